@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from interp.errors import UserError
@@ -122,6 +123,22 @@ class Context:
         found = complete(self.model, request, self.store.completions, memory_gb=self.memory)
         self.fired(found.fired)
         return found
+
+    def related(self, name: str) -> Any:
+        """Other vectors of the same model: a set that comes with it ("all-layer"), an alias or a path.
+
+        Returns:
+            An Intervention; None where no such set comes with this model.
+        """
+        from interp.given import as_vectors, catalogue
+
+        known = {alias.partition("@")[0] for alias in catalogue()}
+        alias = f"{self.model.name}/{name}"
+        if "/".join(alias.partition("@")[0].split("/")[:2]) in known:
+            return self.once(f"related {name}", lambda: as_vectors(alias, self.model))
+        if "/" not in name and not Path(name).exists():
+            return None
+        return self.once(f"related {name}", lambda: as_vectors(name, self.model))
 
     def once(self, name: str, make: Callable[[], Made]) -> Made:
         """What all cells of a run need, made once a process; it must follow from the run's settings alone."""

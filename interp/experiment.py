@@ -40,6 +40,7 @@ class Experiment(BaseModel):
         figures: names of figure builders (entry points `interp.figures`), the first one the default.
         scales: smoke, quick, full -> settings that differ from the fields' defaults.
         needs: what must be given to run it: "model", "vectors", "task".
+        prefers: names of the sets of vectors to take where none are given, the best first.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -51,6 +52,7 @@ class Experiment(BaseModel):
     figures: ClassVar[tuple[str, ...]] = ()
     scales: ClassVar[dict[str, dict[str, Any]]] = {}
     needs: ClassVar[tuple[str, ...]] = ("model", "vectors", "task")
+    prefers: ClassVar[tuple[str, ...]] = ("all-layer",)
 
     n: int = 64
     """Number of problems (or prompts)."""
@@ -99,6 +101,10 @@ class Experiment(BaseModel):
     def cells(self, ctx: Context) -> list[Cell]:  # noqa: ARG002  for those that override it
         """The grid; cheap, without touching the model's weights. One cell by default."""
         return [Cell()]
+
+    def inputs(self, ctx: Context) -> dict[str, str]:  # noqa: ARG002  for those that override it
+        """Digests, by name, of what else can change a number: vectors beside the run's own, say. Part of the key."""
+        return {}
 
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:
         """Rows of some cells, with exactly the declared columns."""

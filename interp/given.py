@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -179,10 +179,14 @@ def catalogue() -> list[str]:
     return [one.alias for one in load("vectors", "catalogue")()]
 
 
-def default_vectors(model: str) -> str:
-    """The vectors to take where none are named: of this model, trained together if there are such.
+def default_vectors(model: str, prefers: Sequence[str] = ("all-layer",)) -> str:
+    """The vectors to take where none are named: of this model, the preferred set if there is one.
 
     Without any, those that can be computed from the model's own completions.
+
+    Args:
+        model: alias of the model.
+        prefers: names of sets, the best first.
 
     Raises:
         UserError: there are none.
@@ -191,7 +195,7 @@ def default_vectors(model: str) -> str:
 
     known = [alias.partition("@")[0] for alias in catalogue()]
     own = list(dict.fromkeys(alias for alias in known if alias.startswith(f"{model}/")))
-    for alias in [f"{model}/all-layer", *own]:
+    for alias in [*(f"{model}/{name}" for name in prefers), f"{model}/all-layer", *own]:
         if alias in own:
             return alias
     if COMPUTED in names("vectors"):

@@ -48,6 +48,7 @@ class Measurable(Protocol):
 
     def settings(self) -> dict[str, Any]: ...  # noqa: D102
     def cells(self, ctx: Context) -> list[Cell]: ...  # noqa: D102
+    def inputs(self, ctx: Context) -> dict[str, str]: ...  # noqa: D102
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame: ...  # noqa: D102
     def verdicts(self, frame: pd.DataFrame) -> Sequence[Any]: ...  # noqa: D102
 
@@ -132,6 +133,7 @@ def describe(experiment: Measurable, ctx: Context) -> dict[str, Any]:
         "model": describe_model(ctx.model),
         "vectors": describe_vectors(ctx.vectors, ctx.names.get("vectors")),
         "task": describe_task(ctx.task),
+        "inputs": experiment.inputs(ctx),
         "columns": dict(experiment.columns),
         "declaration": as_json(asdict(experiment.declaration)),
         "figures": list(experiment.figures),

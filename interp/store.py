@@ -41,6 +41,8 @@ def run_key(meta: Mapping[str, Any]) -> str:
     for name, identity in _IDENTITY.items():
         if keyed[name] is not None:
             keyed[name] = {part: keyed[name].get(part) for part in identity}
+    if meta.get("inputs"):
+        keyed["inputs"] = meta["inputs"]
     return digest(keyed)
 
 

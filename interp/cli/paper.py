@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,10 @@ def command(
         for entry in entries:
             click.echo(_plan(entry, scale))
         return 0
-    made: dict[str, Any] = {}
-    code = _run_all(entries, _given(profile, vectors, Path(out)), made, scale=scale, out=Path(out), memory=memory)
-    click.echo(registry.load("reports", "write")(entries, made, Path(out), scale=scale, images=images))
+    shared = _Shared(profile, vectors, Path(out))
+    report = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
+    made, code = _run_all(entries, shared, report, scale=scale, memory=memory)
+    click.echo(report(made, images=images))
     return code
 
 
@@ -79,33 +81,39 @@ def _plan(entry: Any, scale: str) -> str:
     return f"{entry.label}: {entry.title}: {what if entry.ready else 'not available in this version'}"
 
 
-def _given(profile: str, vectors: str | None, out: Path) -> dict[str, Any]:
-    """What all experiments of a report share, loaded once."""
-    from interp.given import as_model, as_task, as_vectors
+class _Shared:
+    """What the experiments of a report share, loaded once: the model, the task, and vectors by name."""
 
-    name = vectors or default_vectors(profile)
-    model, task = as_model(profile), as_task(DEFAULT_TASK)
-    return {"model": model, "vectors": as_vectors(name, model, task, keep=out / "runs"), "task": task}
+    def __init__(self, profile: str, vectors: str | None, out: Path) -> None:
+        from interp.given import as_model, as_task
+
+        self.profile, self.vectors, self.out = profile, vectors, out
+        self.model, self.task = as_model(profile), as_task(DEFAULT_TASK)
+        self._known: dict[str, Any] = {}
+
+    def given(self, cls: Any) -> dict[str, Any]:
+        """Model, vectors and task of an experiment: the vectors that were named, or those that it prefers."""
+        from interp.given import as_vectors
+
+        name = self.vectors or default_vectors(self.profile, cls.prefers)
+        if name not in self._known:
+            self._known[name] = as_vectors(name, self.model, self.task, keep=self.out / "runs")
+        return {"model": self.model, "vectors": self._known[name], "task": self.task}
 
 
 def _run_all(
-    entries: Sequence[Any],
-    given: dict[str, Any],
-    made: dict[str, Any],
-    *,
-    scale: str,
-    out: Path,
-    memory: float | None,
-) -> int:
-    """Fill `made` with the run record of each entry; returns the exit code.
+    entries: Sequence[Any], shared: _Shared, report: Any, *, scale: str, memory: float | None
+) -> tuple[dict[str, Any], int]:
+    """The run record of each entry, and the exit code; the report is written anew after each.
 
     An experiment that fails is left out of the report, so that one bug does not take the other figures along.
     """
+    made: dict[str, Any] = {}
     code = 0
     for entry in (entry for entry in entries if entry.ready):
         click.echo(f"{entry.label}: {entry.title}", err=True)
         try:
-            run = _run_one(entry, given, scale=scale, out=out, memory=memory)
+            run = _run_one(entry, shared, scale=scale, memory=memory)
         except UserError as error:
             click.echo(f"interp: {entry.label} is left out: {error}", err=True)
         except Exception:
@@ -113,16 +121,19 @@ def _run_all(
             code = 1
         else:
             if run.interrupted:
-                return 130
+                return made, 130
             made[entry.key] = run.record
-    return code
+            report(made)
+    return made, code
 
 
-def _run_one(entry: Any, given: dict[str, Any], *, scale: str, out: Path, memory: float | None) -> Any:
+def _run_one(entry: Any, shared: _Shared, *, scale: str, memory: float | None) -> Any:
     from interp.runner import run_experiment
 
     experiment = registry.load("experiments", entry.experiment).at(scale, **entry.settings)
-    run = run_experiment(experiment, given, out=out / "runs", memory=memory, scale=scale)
+    run = run_experiment(
+        experiment, shared.given(type(experiment)), out=shared.out / "runs", memory=memory, scale=scale
+    )
     if not run.partial:
         run.save_figures()
     return run

@@ -114,7 +114,7 @@ def _given(cls: type[Experiment], values: dict[str, Any]) -> dict[str, Any]:
     if "model" in cls.needs:
         given["model"] = values["model"] or DEFAULT_MODEL
     if "vectors" in cls.needs and given["vectors"] is None:
-        given["vectors"] = default_vectors(given["model"] or DEFAULT_MODEL)
+        given["vectors"] = default_vectors(given["model"] or DEFAULT_MODEL, cls.prefers)
     if "task" in cls.needs or values["task"] or values["prompts"]:
         given["task"] = read_task(values["task"], values["prompts"])
     return given

@@ -29,6 +29,7 @@ class Problem:
         template: what the problem was made from, such as "1op/buy"; "" where there is no such thing.
         split: train, validation or test.
         operations: arithmetic operations needed; None where unknown.
+        solution: a worked answer as an assistant would write it, for few-shot prompts; "" where there is none.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Problem:
     template: str = ""
     split: Split = "test"
     operations: int | None = None
+    solution: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,13 +45,15 @@ THINGS = (
 class Template:
     """One wording; `numbers` are the values it may take and `answer` what it asks for.
 
-    `{n}`, `{m}`, `{k}` are three names, `{things}` the objects, `{a}`, `{b}`, `{c}` the numbers.
+    `{n}`, `{m}`, `{k}` are three names, `{things}` the objects, `{a}`, `{b}`, `{c}` the numbers; `working` is the
+    arithmetic as one writes it.
     """
 
     id: str
     text: str
     numbers: tuple[tuple[int, ...], ...]
     answer: Callable[..., int]
+    working: str
 
     @property
     def operations(self) -> int:
@@ -83,18 +85,21 @@ TEMPLATES = (
         "{n} has {a} {things} and buys {b} more. How many {things} does {n} have now?",
         _ADD,
         lambda a, b: a + b,
+        "{a} + {b}",
     ),
     Template(
         "2op/buy-give",
         "{n} has {a} {things}. {n} buys {b} more and then gives {c} to {m}. How many {things} does {n} have now?",
         _ADD_TAKE,
         lambda a, b, c: a + b - c,
+        "{a} + {b} - {c}",
     ),
     Template(
         "1op/give",
         "{n} has {a} {things} and gives {b} of them to {m}. How many {things} does {n} have left?",
         _TAKE,
         lambda a, b: a - b,
+        "{a} - {b}",
     ),
     Template(
         "2op/boxes-buy",
@@ -102,12 +107,14 @@ TEMPLATES = (
         "How many {things} does {n} have now?",
         _TIMES_ADD,
         lambda a, b, c: a * b + c,
+        "{a} * {b} + {c}",
     ),
     Template(
         "1op/boxes",
         "{n} has {a} boxes with {b} {things} in each box. How many {things} does {n} have?",
         _TIMES,
         lambda a, b: a * b,
+        "{a} * {b}",
     ),
     Template(
         "2op/together-share",
@@ -115,12 +122,14 @@ TEMPLATES = (
         "{c} children. How many {things} does each child get?",
         _ADD_SHARE,
         lambda a, b, c: (a + b) // c,
+        "({a} + {b}) / {c}",
     ),
     Template(
         "1op/share",
         "{n} shares {a} {things} equally among {b} friends. How many {things} does each friend get?",
         _SHARE,
         lambda a, b: a // b,
+        "{a} / {b}",
     ),
     Template(
         "2op/give-give",
@@ -128,12 +137,14 @@ TEMPLATES = (
         "How many {things} does {n} have left?",
         _TAKE_TAKE,
         lambda a, b, c: a - b - c,
+        "{a} - {b} - {c}",
     ),
     Template(
         "1op/together",
         "{n} has {a} {things} and {m} has {b} {things}. How many {things} do they have together?",
         _ADD,
         lambda a, b: a + b,
+        "{a} + {b}",
     ),
     Template(
         "2op/buy-buy",
@@ -141,12 +152,14 @@ TEMPLATES = (
         "How many {things} does {n} have now?",
         _ADD_ADD,
         lambda a, b, c: a + b + c,
+        "{a} + {b} + {c}",
     ),
     Template(
         "1op/basket",
         "There are {a} {things} in a basket. {n} takes {b} of them out. How many {things} are left in the basket?",
         _TAKE,
         lambda a, b: a - b,
+        "{a} - {b}",
     ),
     Template(
         "2op/share-buy",
@@ -154,12 +167,14 @@ TEMPLATES = (
         "How many {things} does {n} have now?",
         _SHARE_ADD,
         lambda a, b, c: a // b + c,
+        "{a} / {b} + {c}",
     ),
     Template(
         "1op/fewer",
         "{n} has {a} {things}. {m} has {b} fewer {things} than {n}. How many {things} does {m} have?",
         _TAKE,
         lambda a, b: a - b,
+        "{a} - {b}",
     ),
     Template(
         "2op/boxes-give",
@@ -167,6 +182,7 @@ TEMPLATES = (
         "How many {things} does {n} have left?",
         _TIMES_TAKE,
         lambda a, b, c: a * b - c,
+        "{a} * {b} - {c}",
     ),
 )
 
@@ -227,7 +243,9 @@ def _split(split: Split) -> Iterator[Problem]:
         text = next(text for text in texts if text not in seen)
         seen.add(text)
         answer = str(template.answer(*values))
-        yield Problem(f"{split}-{index:04d}", text, answer, template.id, split, template.operations)
+        working = template.working.format(**dict(zip("abc", values, strict=False)))
+        solution = rf"That is {working} = {answer}. \boxed{{{answer}}}"
+        yield Problem(f"{split}-{index:04d}", text, answer, template.id, split, template.operations, solution)
 
 
 @cache

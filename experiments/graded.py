@@ -1,0 +1,245 @@
+"""Accuracy of a model under many conditions at once, with what must stand beside every accuracy.
+
+All conditions are rows of one batch, each with its own edits, on the same problems and the same random streams, so
+that differences between them are paired by problem and sample.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import brentq
+
+from experiments.controls import MATCHED_POSITIONS
+from experiments.texts import places, texts
+from interp.chat import render
+from interp.context import Context
+from interp.distributions import entropy as entropy_of
+from interp.distributions import log_probs
+from interp.edits import Edit, per_row
+from interp.errors import UserError
+from interp.prompts import Prompt
+from interp.summaries import Interval, bootstrap, difference, wilson
+from interp.tasks.task import Problem, Split
+
+SHOTS = (1, 3, 5)
+"""Worked examples of the few-shot prompts that stand beside a steered model."""
+
+COLUMNS: dict[str, str] = {
+    "vector": '"base" for none, "trained" for the vector under study, else the kind of control',
+    "draw": "draw of a control",
+    "temperature": "of sampling; 0 = greedy",
+    "accuracy": "share of completions graded right; a cut completion keeps its grade",
+    "accuracy_low": "lower end of its 95 % interval over problems",
+    "accuracy_high": "upper end",
+    "gain": "accuracy minus the base's at the same temperature, paired by problem and random stream",
+    "gain_low": "lower end of its 95 % interval over problems",
+    "gain_high": "upper end",
+    "boxed": "share of completions with a closed box",
+    "right_if_boxed": "accuracy among completions with a closed box",
+    "ended": "share of completions that ended by themselves",
+    "length": "tokens of a completion",
+    "entropy": "mean entropy of a token's sampling distribution, nats",
+    "n": "problems behind the row",
+    "example": "problem",
+    "right": "1 where the completion is graded right",
+}
+"""Columns of `answers` and `summarise` with their units, for an experiment's own `columns`."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One way to complete every problem.
+
+    Attributes:
+        vector: "base", "trained" or a kind of control.
+        draw: of a control; 0 otherwise.
+        edits: what is switched on.
+        at: further coordinates, which become columns: {"layer": 3, "factor": 2.0}.
+        prefix: tokens written before the completion; they count as part of it.
+        shots: worked examples in the prompt in place of the task's own; None = the task's own.
+    """
+
+    vector: str = "base"
+    draw: int = 0
+    edits: tuple[Edit, ...] = ()
+    at: dict[str, Any] = field(default_factory=dict[str, Any])
+    prefix: tuple[int, ...] = ()
+    shots: int | None = None
+
+    @property
+    def coordinates(self) -> dict[str, Any]:
+        """What names the condition in a frame."""
+        return {"vector": self.vector, "draw": self.draw, **self.at}
+
+
+def answers(
+    ctx: Context,
+    conditions: Sequence[Condition],
+    *,
+    temperature: float,
+    samples: int = 1,
+    split: Split = "test",
+    n: int | None = None,
+) -> pd.DataFrame:
+    """Graded completions of the run's problems under each condition, a row each.
+
+    Args:
+        ctx: the run.
+        conditions: rows of one batch, in order.
+        temperature: 0 = greedy.
+        samples: completions of each problem; one where greedy.
+        split: of the task.
+        n: problems; the run's by default.
+
+    Returns:
+        The conditions' coordinates, temperature, example, right, boxed, ended, length (tokens), entropy (nats).
+    """
+    problems = ctx.problems(split, n)
+    asked = {shots: _prompts(ctx, problems, shots) for shots in {condition.shots for condition in conditions}}
+    said = ctx.completions(
+        [_begun(prompt, condition.prefix) for condition in conditions for prompt in asked[condition.shots]],
+        per_row([condition.edits for condition in conditions for _ in problems]),
+        temperature=temperature,
+        samples=samples if temperature else 1,
+        keys=[problem.id for problem in problems] * len(conditions),
+    )
+    written = {prefix: ctx.model.decode([prefix])[0] for prefix in {condition.prefix for condition in conditions}}
+    rows: list[dict[str, Any]] = []
+    for row, text in said:
+        condition, problem = conditions[row.prompt // len(problems)], problems[row.prompt % len(problems)]
+        grade = ctx.task.grade(problem, written[condition.prefix] + text)
+        found = {
+            "temperature": float(temperature),
+            "example": problem.id,
+            "right": float(bool(grade.right)),
+            "boxed": float(grade.boxed),
+            "ended": float(row.ended),
+            "length": float(len(row.ids) + len(condition.prefix)),
+            "entropy": fmean(row.entropy),
+        }
+        rows.append({**condition.coordinates, **found})
+    return pd.DataFrame(rows)
+
+
+def _prompts(ctx: Context, problems: Sequence[Problem], shots: int | None) -> list[Prompt]:
+    if shots is None:
+        return ctx.prompts(problems)
+    example = demonstrations(ctx, shots)
+    return [render(ctx.model.tokenizer, one.problem, system=ctx.task.system, example=example) for one in problems]
+
+
+def demonstrations(ctx: Context, shots: int) -> list[tuple[str, str]]:
+    """Worked examples for a few-shot prompt: the task's own first, then solved training problems.
+
+    A training problem without a written solution shows its boxed answer alone.
+    """
+    own = list(ctx.task.example[:shots])
+    solved = ctx.problems("train", shots - len(own)) if len(own) < shots else []
+    return [*own, *((one.problem, one.solution or rf"\boxed{{{one.answer}}}") for one in solved)]
+
+
+def _begun(prompt: Prompt, prefix: tuple[int, ...]) -> Prompt:
+    """The prompt with the first tokens of its completion."""
+    if not prefix:
+        return prompt
+    return Prompt((*prompt.ids, *prefix), prompt.spans, prompt.text)
+
+
+def summarise(rows: pd.DataFrame, by: Iterable[str] = (), base: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Accuracy and gain of each condition with 95 % intervals over problems, and what must stand beside an accuracy.
+
+    Args:
+        rows: of `answers`; conditions that are compared have the same problems and samples in the same order.
+        by: coordinates that tell conditions apart, besides vector and draw.
+        base: what gains are taken over; the rows of vector "base" at the same temperature if not given.
+    """
+    keys = ["vector", "draw", "temperature", *by]
+    grouped: Any = rows.groupby(keys, sort=False, dropna=False)
+    found: list[dict[str, Any]] = []
+    for key, own in grouped:
+        reference: Any = rows[(rows["vector"] == "base") & (rows["temperature"] == own["temperature"].iloc[0])]
+        beside = reference if base is None else base
+        found.append({**dict(zip(keys, key, strict=True)), **_summary(own, beside)})
+    return pd.DataFrame(found)
+
+
+def references(
+    ctx: Context, base: pd.DataFrame, *, entropy: float, temperature: float = 1.0, samples: int = 1
+) -> pd.DataFrame:
+    """What sharpening and examples alone give: the base at a steered model's entropy, and 1, 3 and 5 worked examples.
+
+    Args:
+        ctx: the run.
+        base: the base's rows of `answers` at `temperature`, with which the gains are paired.
+        entropy: mean entropy of the steered model's tokens, nats.
+        temperature: of the few-shot prompts.
+        samples: completions of each problem.
+
+    Returns:
+        Rows of `summarise`, whose vector is "matched-entropy", "1-shot", "3-shot" or "5-shot". One that the task has
+        no training problems for, or that the model's context cannot hold, is left out.
+    """
+    sharp = matched_temperature(ctx, entropy)
+    rows = answers(ctx, [Condition("matched-entropy")], temperature=sharp, samples=samples)
+    frames = [summarise(rows, base=base)]
+    for shots in SHOTS:
+        try:
+            condition = Condition(f"{shots}-shot", shots=shots)
+            rows = answers(ctx, [condition], temperature=temperature, samples=samples)
+            frames.append(summarise(rows, base=base))
+        except UserError as error:
+            ctx.say(f"{shots}-shot prompts are left out: {error}")
+    return pd.concat(frames, ignore_index=True)
+
+
+def matched_temperature(ctx: Context, entropy: float, *, problems: int = 32) -> float:
+    """The temperature at which the base's mean entropy on its own completions is that of a steered model, nats.
+
+    Sharpening alone may raise accuracy, so a steered model is compared with a base as sharp as it is. Between 0.05 and
+    2, to two digits.
+    """
+    said = ctx.once("base texts for the entropy", lambda: texts(ctx, n=min(problems, ctx.n)))
+    at = places(said, "first", "generated", at_most=MATCHED_POSITIONS)
+    log_p = log_probs(ctx.model, said.forced.base[at.where])
+
+    def excess(temperature: float) -> float:
+        return float(entropy_of((log_p / temperature).log_softmax(-1)).mean()) - entropy
+
+    low, high = 0.05, 2.0
+    if excess(low) >= 0 or excess(high) <= 0:
+        return low if excess(low) >= 0 else high
+    return round(float(brentq(excess, low, high, xtol=1e-3)), 2)  # pyright: ignore[reportArgumentType]
+
+
+def _summary(own: Any, base: Any) -> dict[str, float]:
+    once = own["example"].nunique() == len(own)
+    accuracy = wilson(int(own["right"].sum()), len(own)) if once else bootstrap(own["right"], own["example"])
+    paired = len(base) == len(own) and list(base["example"]) == list(own["example"])
+    unknown = Interval(np.nan, np.nan, np.nan, accuracy.n)
+    gain = difference(own["right"], base["right"], own["example"]) if paired else unknown
+    right, boxed = own["right"].to_numpy(), own["boxed"].to_numpy()
+    return {
+        "accuracy": accuracy.estimate,
+        "accuracy_low": max(0.0, accuracy.low),
+        "accuracy_high": min(1.0, accuracy.high),
+        "gain": gain.estimate,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "boxed": float(boxed.mean()),
+        "right_if_boxed": float(right[boxed > 0].mean()) if boxed.any() else np.nan,
+        "ended": float(own["ended"].mean()),
+        "length": float(own["length"].mean()),
+        "entropy": float(own["entropy"].mean()),
+        "n": accuracy.n,
+    }
+
+
+def gain_of(row: Any) -> Interval:
+    """The gain of a row of `summarise`, as share of problems."""
+    return Interval(float(row["gain"]), float(row["gain_low"]), float(row["gain_high"]), int(row["n"]))
