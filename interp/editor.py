@@ -7,13 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.backend.engine import Engine
+from interp.backend.hook_path import HookPath
+from interp.backend.routes import Routes
 from interp.edits import Edit, Edits, PerRow
 from interp.errors import UserError
+from interp.paths import BlockPaths
 from interp.positions import EVERYWHERE, Tokens
 from interp.sites import Site
+
+SPLIT = ("resid_pre", "ln1_out", "attn_out", "resid_mid")
+"""Streams that have more than one value at once in a block with patched paths."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,12 @@ class Editor:
     """
 
     def __init__(self, edits: Edits, *, n_rows: int, n_layers: int, read: Sequence[Site] = ()) -> None:
-        self.entries = _entries(edits, n_rows)
+        every = _entries(edits, n_rows)
+        self.entries = [entry for entry in every if not isinstance(entry.edit, BlockPaths)]
+        self.patches = [entry for entry in every if isinstance(entry.edit, BlockPaths)]
         self.values: dict[Site, list[Tensor]] = {site: [] for site in read}
+        self._n_rows, self._n_layers = n_rows, n_layers
+        self._routes: dict[int, Routes] | None = None
         self._by_site: dict[Site, list[_Entry]] = {}
         for entry in self.entries:
             for site in entry.edit.sites:
@@ -64,11 +75,74 @@ class Editor:
         beyond = [site for site in {*self._by_site, *self.values} if site.layer >= n_layers]
         if beyond:
             raise UserError(f"the model has blocks 0 to {n_layers - 1}", given=str(beyond[0]))
+        self._check_patches(edits)
+
+    def _check_patches(self, edits: Edits) -> None:
+        """A path patch needs a block, and in each of its rows an edit at the output of the block below.
+
+        Inside a patched block the streams that no longer have one value cannot be read or edited.
+        """
+        for sequence in edits.rows if isinstance(edits, PerRow) else [edits]:
+            below = {site.layer for edit in sequence for site in edit.sites if site.stream in ("mlp_out", "resid_post")}
+            for patch in (edit for edit in sequence if isinstance(edit, BlockPaths)):
+                if patch.layer is None or patch.layer >= self._n_layers:
+                    works = f".at(layer) with a block from 1 to {self._n_layers - 1}"
+                    raise UserError("this path patch is placed at no block", given=patch.describe(), works=works)
+                if patch.layer - 1 not in below:
+                    works = f"give vectors with block {patch.layer - 1} too"
+                    raise UserError("no edit enters the patched block", given=patch.describe(), works=works)
+        split = {entry.edit.layer for entry in self.patches if isinstance(entry.edit, BlockPaths)}
+        lost = [site for site in self.sites if site.layer in split and site.stream in SPLIT]
+        if lost:
+            raise UserError("this stream has no single value in a block with patched paths", given=str(lost[0]))
 
     @property
     def sites(self) -> set[Site]:
         """Every site that is edited or read."""
         return {*self._by_site, *self.values}
+
+    def run(
+        self,
+        path: Engine | HookPath,
+        tokens: Tokens,
+        *,
+        cache: Any = None,
+        resid: Float[Tensor, "batch pos d_model"] | None = None,
+        start: int = 0,
+        clean: Float[Tensor, "batch pos d_model"] | None = None,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """One pass under these edits; arguments as for `Engine.forward`.
+
+        Raises:
+            UserError: paths are to be patched in a model that runs through its own hooks.
+        """
+        if not self.patches:
+            return path.forward(tokens, tap=self, sites=self.sites, cache=cache, resid=resid, start=start)
+        if isinstance(path, HookPath):
+            works = "remove foreign hooks; a model whose attention and MLP run in parallel has no such paths"
+            raise UserError("path patches need the engine, and this model runs through its own hooks", works=works)
+        if self._routes is None:
+            patches = [(entry.edit, None if entry.rows is None else entry.rows.tolist()) for entry in self.patches]
+            self._routes = path.routes(patches, self._n_rows)  # pyright: ignore[reportArgumentType]
+        for entry in self.patches:
+            self._count(entry, tokens)
+        return path.forward(
+            tokens,
+            tap=self,
+            sites=self.sites,
+            cache=cache,
+            resid=resid,
+            start=start,
+            routes=self._routes,
+            clean=clean,
+        )
+
+    def _count(self, entry: _Entry, tokens: Tokens) -> None:
+        """A path patch touches every token of its rows."""
+        real = tokens.position >= 0
+        if entry.rows is not None:
+            real = real & torch.isin(tokens.rows, entry.rows.to(tokens.rows.device))[:, None]
+        entry.touched += int((real * (1 if tokens.weight is None else tokens.weight[:, None])).sum())
 
     @property
     def first_layer(self) -> int | None:
@@ -110,7 +184,7 @@ class Editor:
             missed = [str(site) for site in entry.edit.sites if site not in entry.reached]
             if missed:
                 raise UserError("an edit never fired", given=entry.edit.describe(), works=f"never reached: {missed[0]}")
-        return [Fired(entry.edit.describe(), entry.touched, entry.n_rows) for entry in self.entries]
+        return [Fired(entry.edit.describe(), entry.touched, entry.n_rows) for entry in [*self.entries, *self.patches]]
 
     def shared_prefix(self, prompt_len: Int[Tensor, " batch"], length: int, ids: Sequence[int]) -> int:
         """How many of the first `length` tokens, equal in all rows, every row of a group edits in the same way.

@@ -136,9 +136,9 @@ class Forced:
     ) -> Tensor:
         """The blocks after `start`, whose output is `resid`."""
         if resid is None:
-            return self.path.forward(tokens, tap=editor, sites=editor.sites, cache=cache)
-        resid = editor(Site(start, "resid_post"), resid, tokens) if at_output else resid
-        return self.path.forward(tokens, tap=editor, sites=editor.sites, cache=cache, resid=resid, start=start + 1)
+            return editor.run(self.path, tokens, cache=cache)
+        edited = editor(Site(start, "resid_post"), resid, tokens) if at_output else resid
+        return editor.run(self.path, tokens, cache=cache, resid=edited, start=start + 1, clean=resid)
 
     def _run_base(self) -> list[_Piece]:
         pieces: list[_Piece] = []

@@ -182,7 +182,7 @@ class _Decoder:
         return token
 
     def _forward(self, tokens: Tokens, cache: Any) -> Tensor:
-        return self.path.forward(tokens, tap=self.editor, sites=self.editor.sites, cache=cache)
+        return self.editor.run(self.path, tokens, cache=cache)
 
     def _prefill(self, chunk: list[int]) -> tuple[Tensor, Any, Int[Tensor, " row"]]:
         """Keys and values of all prompts; a prefix that rows with equal edits share runs once for them."""

@@ -199,7 +199,7 @@ class Model:
         rows = torch.arange(len(batch), device=self.device)
         ids, position, prompt_len = (t.to(self.device) for t in (batch.ids, batch.position, batch.prompt_len))
         tokens = self.tokens(ids, position, prompt_len, rows)
-        return self.path.forward(tokens, tap=editor, sites=editor.sites)
+        return editor.run(self.path, tokens)
 
     def generate(
         self,

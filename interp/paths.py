@@ -6,7 +6,12 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Literal
 
+from torch import Tensor
+
+from interp.digest import digest
 from interp.errors import UserError
+from interp.positions import EVERYWHERE, Positions, Tokens
+from interp.sites import Site
 
 
 class World(Enum):
@@ -92,6 +97,30 @@ class BlockPaths:
     def at(self, layer: int) -> BlockPaths:
         """The same patch placed at a block; the edit is what `resid_post[layer - 1]` receives."""
         return replace(self, layer=layer)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """None: the block itself is computed differently."""
+        return ()
+
+    @property
+    def positions(self) -> Positions:
+        """All of them."""
+        return EVERYWHERE
+
+    @property
+    def by_row(self) -> bool:
+        """Rows with the same patch are computed alike."""
+        return False
+
+    @property
+    def digest(self) -> str:
+        """Content hash."""
+        return digest("BlockPaths", repr(self))
+
+    def apply(self, site: Site, value: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002 - as every edit
+        """Never called: a path patch has no site."""
+        raise UserError("a path patch is no change of a stream", given=str(site), works="give it to a Model's pass")
 
     def describe(self) -> str:
         """The settings that differ from STEERED and FOLLOW."""

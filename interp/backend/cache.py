@@ -6,28 +6,31 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Slot = int | tuple[int, str]
+"""A block, or one of the worlds that a block with patched paths keeps beside."""
+
 
 class Cache:
-    """Rotated keys and values of every block, [batch, kv_head, pos, d_head], and each slot's absolute position.
+    """Rotated keys and values of every slot, [batch, kv_head, pos, d_head], and the absolute position of each token.
 
-    A slot at position -1 is padding and never attended to. With `grad`, tensors are concatenated so that autograd
+    A token at position -1 is padding and never attended to. With `grad`, tensors are concatenated so that autograd
     can follow; without, they are written into storage reserved ahead.
     """
 
-    def __init__(self, n_layers: int, *, reserve: int = 0, grad: bool = False) -> None:
-        self.keys: list[Tensor | None] = [None] * n_layers
-        self.values: list[Tensor | None] = [None] * n_layers
+    def __init__(self, *, reserve: int = 0, grad: bool = False) -> None:
+        self.keys: dict[Slot, Tensor] = {}
+        self.values: dict[Slot, Tensor] = {}
         self.position: Int[Tensor, "batch pos"] | None = None
         self.length = 0
         self._reserve, self._grad = reserve, grad
 
     def append(
-        self, layer: int, k: Float[Tensor, "batch head new d_head"], v: Float[Tensor, "batch head new d_head"]
+        self, slot: Slot, k: Float[Tensor, "batch head new d_head"], v: Float[Tensor, "batch head new d_head"]
     ) -> tuple[Float[Tensor, "batch head pos d_head"], Float[Tensor, "batch head pos d_head"]]:
-        """Add a block's new keys and values; returns all of them. Call `advance` once a pass, before."""
-        self.keys[layer] = self._write(self.keys[layer], k)
-        self.values[layer] = self._write(self.values[layer], v)
-        return self.keys[layer][:, :, : self.length], self.values[layer][:, :, : self.length]  # pyright: ignore
+        """Add new keys and values to a slot; returns all of them. Call `advance` once a pass, before."""
+        self.keys[slot] = self._write(self.keys.get(slot), k)
+        self.values[slot] = self._write(self.values.get(slot), v)
+        return self.keys[slot][:, :, : self.length], self.values[slot][:, :, : self.length]
 
     def _write(self, old: Tensor | None, new: Tensor) -> Tensor:
         before = self.length - new.shape[2]
@@ -49,10 +52,9 @@ class Cache:
 
     def take(self, rows: Int[Tensor, " some"], *, reserve: int | None = None) -> Cache:
         """A cache of some of the rows, each as often as it is named."""
-        new = Cache(len(self.keys), reserve=self._reserve if reserve is None else reserve, grad=self._grad)
-        for name in ("keys", "values"):
-            old: list[Tensor | None] = getattr(self, name)
-            setattr(new, name, [None if t is None else new._room(t[:, :, : self.length], rows) for t in old])
+        new = Cache(reserve=self._reserve if reserve is None else reserve, grad=self._grad)
+        new.keys = {slot: new._room(t[:, :, : self.length], rows) for slot, t in self.keys.items()}
+        new.values = {slot: new._room(t[:, :, : self.length], rows) for slot, t in self.values.items()}
         new.position = None if self.position is None else self.position[rows]
         new.length = self.length
         return new

@@ -6,18 +6,20 @@ Agrees with `HookedTransformer.forward` and with Hugging Face to float rounding 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
 
-from interp.backend.cache import Cache
+from interp.backend.attention import attend, pattern, rotate
+from interp.backend.cache import Cache, Slot
+from interp.backend.routes import Routes, routes_of
 from interp.backend.weights import Block, device_of
+from interp.paths import CLEAN, STEERED, BlockPaths, World
 from interp.positions import Tokens
 from interp.sites import Site, Stream
 
@@ -35,6 +37,8 @@ class Pass:
         cache: keys and values of earlier tokens, which this pass extends; None = there are none.
         tap: sees and may replace each site's value.
         sites: the sites that the tap wants.
+        routes: blocks some of whose paths are clean.
+        clean: block -> its input without the edits at the output of the block below, where there are routes.
     """
 
     tokens: Tokens
@@ -43,6 +47,8 @@ class Pass:
     cache: Cache | None
     tap: Tap
     sites: set[Site]
+    routes: Mapping[int, Routes] = field(default_factory=dict[int, Routes])
+    clean: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def visit(self, layer: int, stream: Stream, value: Tensor) -> Tensor:
         """Offer a value to the tap."""
@@ -67,7 +73,12 @@ class Engine:
 
     def new_cache(self, *, reserve: int = 0, grad: bool = False) -> Cache:
         """An empty cache with room for `reserve` tokens more than the first pass brings."""
-        return Cache(self.n_layers, reserve=reserve, grad=grad)
+        return Cache(reserve=reserve, grad=grad)
+
+    def routes(self, patches: Sequence[tuple[BlockPaths, Sequence[int] | None]], n_rows: int) -> dict[int, Routes]:
+        """Block -> routes of `n_rows` rows, from placed path patches and the rows of each (None = all)."""
+        heads, kv_heads = int(self.cfg.n_heads), int(self.cfg.n_key_value_heads or self.cfg.n_heads)
+        return routes_of(patches, n_rows, heads=heads, kv_heads=kv_heads, device=self.device)
 
     def forward(
         self,
@@ -79,6 +90,8 @@ class Engine:
         resid: Float[Tensor, "batch pos d_model"] | None = None,
         start: int = 0,
         stop: int | None = None,
+        routes: Mapping[int, Routes] | None = None,
+        clean: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """Run blocks `start` to `stop` (exclusive) over the new tokens.
 
@@ -90,15 +103,22 @@ class Engine:
             resid: resid_pre of block `start`; the embedding if not given.
             start: first block.
             stop: one past the last block; None = all.
+            routes: blocks some of whose paths are clean.
+            clean: resid_pre of block `start` without the edits at the output of the block below; `resid` if not given.
 
         Returns:
             The residual stream after the last block that ran.
         """
         known = tokens.position if cache is None else cache.advance(tokens.position)
-        shared = Pass(tokens, self._masks(tokens.position, known), self._rotations(tokens), cache, tap, sites)
+        masks, rotations = self._masks(tokens.position, known), self._rotations(tokens)
+        shared = Pass(tokens, masks, rotations, cache, tap, sites, routes or {})
         x = self.embed(tokens) if resid is None else resid
+        shared.clean[start] = x if clean is None else clean
         for layer in range(start, self.n_layers if stop is None else stop):
-            x = self.block(layer, x, shared)
+            if layer in shared.routes:
+                x = self.routed_block(layer, x, shared.clean[layer], shared)
+            else:
+                x = self.block(layer, x, shared)
         return x
 
     def embed(self, tokens: Tokens) -> Float[Tensor, "batch pos d_model"]:
@@ -112,41 +132,131 @@ class Engine:
         """One transformer block."""
         module = self.blocks[layer].module
         x = shared.visit(layer, "resid_pre", x)
-        attn_out = self.attention(layer, shared.visit(layer, "ln1_out", module.ln1(x)), shared)
-        if self.cfg.use_normalization_before_and_after:
-            attn_out = module.ln1_post(attn_out)
-        x = shared.visit(layer, "resid_mid", x + shared.visit(layer, "attn_out", attn_out))
-        mlp_out = self.mlp(layer, shared.visit(layer, "ln2_out", module.ln2(x)), shared)
-        if self.cfg.use_normalization_before_and_after:
-            mlp_out = module.ln2_post(mlp_out)
-        return shared.visit(layer, "resid_post", x + shared.visit(layer, "mlp_out", mlp_out))
+        q, k, v = self.visit_heads(layer, *self.project(layer, shared.visit(layer, "ln1_out", module.ln1(x))), shared)
+        z = shared.visit(layer, "z", self.mix(layer, q, k, v, shared))
+        attn_out = shared.visit(layer, "attn_out", self.attention_output(layer, z))
+        x = shared.visit(layer, "resid_mid", x + attn_out)
+        return self.finish(layer, x, shared.visit(layer, "ln2_out", module.ln2(x)), shared)
 
-    def attention(self, layer: int, x: Float[Tensor, "batch pos d_model"], shared: Pass) -> Tensor:
-        """Attention of one block, from its normalised input to before the output norm."""
-        w = self.blocks[layer]
-        z = self.mix(layer, *self.project(layer, x, shared), shared)
-        return shared.visit(layer, "z", z).flatten(2) @ w.o + w.b_o
+    def routed_block(
+        self,
+        layer: int,
+        steered: Float[Tensor, "batch pos d_model"],
+        clean: Float[Tensor, "batch pos d_model"],
+        shared: Pass,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """One block some of whose paths are clean, in each row others (arXiv:2509.06608 sec. 7).
 
-    def project(self, layer: int, x: Float[Tensor, "batch pos d_model"], shared: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        With x the stream without the edit below and x' the one with it, the output is
+        r + W_O a + MLP(LN2(r_m + W_O a_m)); see `interp.paths.BlockPaths`.
+
+        Args:
+            layer: the block.
+            steered: x'.
+            clean: x.
+            shared: of the pass, which holds the routes.
+        """
+        routes, rows, module = shared.routes[layer], shared.tokens.rows, self.blocks[layer].module
+        ours, theirs = (self.project(layer, module.ln1(x)) for x in (steered, clean))
+        masks = (mask[rows][:, None, :, None] for mask in (routes.q, routes.k, routes.v))
+        q, k, v = (torch.where(mask, a, b) for mask, a, b in zip(masks, ours, theirs, strict=True))
+        z = self.mix(layer, *self.visit_heads(layer, q, k, v, shared), shared)
+        outputs: dict[World, Tensor] = {}
+        if routes.needs_clean:
+            z_clean = self.mix(layer, *theirs, shared, slot=(layer, "clean"))
+            outputs[CLEAN] = self.attention_output(layer, z_clean)
+            z = torch.where(routes.z[rows][:, None, :, None], z, z_clean)
+        if routes.needs_steered:
+            outputs[STEERED] = self.attention_output(layer, self.mix(layer, *ours, shared, slot=(layer, "steered")))
+        followed = self.attention_output(layer, shared.visit(layer, "z", z))
+        mid = routes.stream("resid", rows, steered, clean) + routes.attention("attn_to_resid", rows, followed, outputs)
+        read = routes.stream("resid_to_mlp", rows, steered, clean)
+        read = read + routes.attention("attn_to_mlp", rows, followed, outputs)
+        return self.finish(layer, mid, shared.visit(layer, "ln2_out", module.ln2(read)), shared)
+
+    def finish(
+        self,
+        layer: int,
+        mid: Float[Tensor, "batch pos d_model"],
+        read: Float[Tensor, "batch pos d_model"],
+        shared: Pass,
+    ) -> Float[Tensor, "batch pos d_model"]:
+        """The MLP and the stream after it.
+
+        Args:
+            layer: the block.
+            mid: the stream that goes on.
+            read: the MLP's normalised input.
+            shared: of the pass.
+        """
+        mlp_out = self.mlp(layer, read, shared)
+        if self.cfg.use_normalization_before_and_after:
+            mlp_out = self.blocks[layer].module.ln2_post(mlp_out)
+        if layer + 1 in shared.routes:
+            shared.clean[layer + 1] = mid + mlp_out
+        return shared.visit(layer, "resid_post", mid + shared.visit(layer, "mlp_out", mlp_out))
+
+    def project(self, layer: int, x: Float[Tensor, "batch pos d_model"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values before the rotation, [batch, pos, head, d_head]."""
         w, d_head = self.blocks[layer], self.cfg.d_head
-        q = shared.visit(layer, "q", (x @ w.q + w.b_q).unflatten(-1, (-1, d_head)))
-        k = shared.visit(layer, "k", (x @ w.k + w.b_k).unflatten(-1, (-1, d_head)))
-        v = shared.visit(layer, "v", (x @ w.v + w.b_v).unflatten(-1, (-1, d_head)))
-        return q, k, v
+        return (
+            (x @ w.q + w.b_q).unflatten(-1, (-1, d_head)),
+            (x @ w.k + w.b_k).unflatten(-1, (-1, d_head)),
+            (x @ w.v + w.b_v).unflatten(-1, (-1, d_head)),
+        )
 
-    def mix(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shared: Pass) -> Float[Tensor, "batch pos head d_head"]:
-        """Norm, rotate, cache and attend; returns the heads' outputs before W_O."""
+    def visit_heads(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shared: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """Offer queries, keys and values to the tap."""
+        return shared.visit(layer, "q", q), shared.visit(layer, "k", k), shared.visit(layer, "v", v)
+
+    def mix(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, shared: Pass, *, slot: Slot | None = None
+    ) -> Float[Tensor, "batch pos head d_head"]:
+        """Norm, rotate, cache and attend; returns the heads' outputs before W_O.
+
+        Args:
+            layer: the block.
+            q: queries before the rotation.
+            k: keys before the rotation.
+            v: values.
+            shared: of the pass.
+            slot: where the cache keeps these keys and values; the block's own place if not given.
+        """
+        q, k, v = self._rotated(layer, q, k, v, shared)
+        if shared.cache is not None:
+            k, v = shared.cache.append(layer if slot is None else slot, k, v)
+        attn = self.blocks[layer].module.attn
+        mask = shared.mask[attn.attn_type]
+        return attend(q, k, v, mask, float(attn.attn_scale), self.cfg.attn_scores_soft_cap).transpose(1, 2)
+
+    def pattern(
+        self, layer: int, resid: Float[Tensor, "batch pos d_model"], tokens: Tokens
+    ) -> Float[Tensor, "batch head query key"]:
+        """Attention rows of a block, from its input over whole rows of tokens; those of padding mean nothing."""
+        shared = Pass(
+            tokens, self._masks(tokens.position, tokens.position), self._rotations(tokens), None, _untouched, set()
+        )
+        module = self.blocks[layer].module
+        q, k, _ = self._rotated(layer, *self.project(layer, module.ln1(resid)), shared)
+        attn = module.attn
+        mask = shared.mask[attn.attn_type]
+        return pattern(q, k, mask, float(attn.attn_scale), self.cfg.attn_scores_soft_cap)
+
+    def attention_output(self, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
+        """W_O and, where the model has one, the norm after it."""
+        w = self.blocks[layer]
+        out = z.flatten(2) @ w.o + w.b_o
+        return w.module.ln1_post(out) if self.cfg.use_normalization_before_and_after else out
+
+    def _rotated(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shared: Pass) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys normed and rotated; all three as [batch, head, pos, d_head]."""
         attn = self.blocks[layer].module.attn
         if self.cfg.use_qk_norm:
             q, k = attn._apply_qk_norm(q, attn.q_norm), attn._apply_qk_norm(k, attn.k_norm)
         if shared.rotation:
-            q, k = self._rotate(q, shared.rotation[attn.attn_type]), self._rotate(k, shared.rotation[attn.attn_type])
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-        if shared.cache is not None:
-            k, v = shared.cache.append(layer, k, v)
-        mask = shared.mask[attn.attn_type]
-        return attend(q, k, v, mask, float(attn.attn_scale), self.cfg.attn_scores_soft_cap).transpose(1, 2)
+            rotation, adjacent = shared.rotation[attn.attn_type], bool(self.cfg.rotary_adjacent_pairs)
+            q, k = rotate(q, *rotation, adjacent=adjacent), rotate(k, *rotation, adjacent=adjacent)
+        return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def mlp(self, layer: int, x: Float[Tensor, "batch pos d_model"], shared: Pass) -> Tensor:
         """MLP of one block, from its normalised input to before the output norm."""
@@ -156,17 +266,6 @@ class Engine:
         else:
             post = w.module.mlp.act_fn(x @ w.gate) * (x @ w.up) + w.b_in
         return shared.visit(layer, "mlp_post", post) @ w.down + w.b_out
-
-    def _rotate(self, x: Float[Tensor, "batch pos head d_head"], rotation: tuple[Tensor, Tensor]) -> Tensor:
-        cos, sin = rotation
-        turned, rest = x[..., : cos.shape[-1]], x[..., cos.shape[-1] :]
-        if self.cfg.rotary_adjacent_pairs:
-            flipped = torch.stack([-turned[..., 1::2], turned[..., ::2]], -1).flatten(-2)
-        else:
-            first, second = turned.chunk(2, -1)
-            flipped = torch.cat([-second, first], -1)
-        turned = turned * cos + flipped * sin
-        return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
 
     def _rotations(self, tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
         if self.cfg.positional_embedding_type != "rotary":
@@ -195,31 +294,5 @@ class Engine:
         return masks
 
 
-def attend(
-    q: Float[Tensor, "batch head query d_head"],
-    k: Float[Tensor, "batch kv key d_head"],
-    v: Float[Tensor, "batch kv key d_head"],
-    mask: Bool[Tensor, "batch 1 query key"],
-    divisor: float,
-    soft_cap: float,
-) -> Float[Tensor, "batch head query d_head"]:
-    """Softmax attention with grouped heads; keys and values are never expanded to the query heads.
-
-    Args:
-        q: rotated queries.
-        k: rotated keys.
-        v: values.
-        mask: True = may attend.
-        divisor: scores are divided by it (sqrt(d_head) in most models).
-        soft_cap: tanh cap of the scores (Gemma-2); 0 or less = none.
-    """
-    if soft_cap <= 0 and q.shape[2] > 1:
-        grouped = q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=1 / divisor, enable_gqa=grouped)
-    batch, heads, queries, d_head = q.shape
-    rows = q.reshape(batch, k.shape[1], -1, d_head)  # the query heads of a group, one below another
-    scores = (rows @ k.transpose(2, 3) / divisor).reshape(batch, heads, queries, -1)
-    if soft_cap > 0:
-        scores = soft_cap * torch.tanh(scores / soft_cap)
-    pattern = scores.masked_fill(~mask, -torch.inf).softmax(-1, dtype=torch.float32).to(v.dtype)
-    return (pattern.reshape(batch, k.shape[1], -1, k.shape[2]) @ v).reshape(batch, heads, queries, d_head)
+def _untouched(site: Site, value: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG001 - a tap
+    return value

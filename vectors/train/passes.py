@@ -97,8 +97,8 @@ class _Sharing:
             self._forward(ids, position, torch.tensor([len(used[0].ids)]), self.prefix)
         self.leaves = engine.new_cache(grad=True)
         self.leaves.position, self.leaves.length = self.prefix.position, self.prefix.length
-        self.leaves.keys = [_leaf(tensor) for tensor in self.prefix.keys]
-        self.leaves.values = [_leaf(tensor) for tensor in self.prefix.values]
+        self.leaves.keys = {slot: _leaf(tensor) for slot, tensor in self.prefix.keys.items()}
+        self.leaves.values = {slot: _leaf(tensor) for slot, tensor in self.prefix.values.items()}
 
     def chunk(self, chunk: Chunk) -> float:
         """Forward and backward of one chunk; returns its part of the loss."""
@@ -122,9 +122,9 @@ class _Sharing:
 
     def finish(self) -> None:
         """Send what the chunks left at the prefix's keys and values through the prefix."""
-        whole = [*self.prefix.keys, *self.prefix.values]
-        leaves = [*self.leaves.keys, *self.leaves.values]
-        pairs = [(t, leaf.grad) for t, leaf in zip(whole, leaves, strict=True) if t is not None and leaf is not None]
+        whole = [*self.prefix.keys.values(), *self.prefix.values.values()]
+        leaves = [*self.leaves.keys.values(), *self.leaves.values.values()]
+        pairs = [(tensor, leaf.grad) for tensor, leaf in zip(whole, leaves, strict=True)]
         reached = [(tensor, grad) for tensor, grad in pairs if grad is not None]
         if reached:
             torch.autograd.backward([tensor for tensor, _ in reached], [grad for _, grad in reached])
@@ -155,7 +155,7 @@ class _Sharing:
         resid = None
         if below is not None:
             for layer in range(first):  # nobody looks at these keys again
-                cache.keys[layer] = cache.values[layer] = None
+                del cache.keys[layer], cache.values[layer]
             resid = torch.zeros(len(rows), width, self.model.d_model, dtype=self.model.dtype, device=device)
             resid[filled] = torch.cat([below[index] for index in chunk.rows if len(below[index])])
         start = 0 if below is None else first
@@ -214,8 +214,8 @@ def _whole_rows(parameters: Parameters, rollout: Rollout, chunk: Chunk) -> float
     return loss_of_states(parameters, final[predicts], targets, weights, rollout.completions.n_tokens)
 
 
-def _leaf(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach().requires_grad_(tensor.requires_grad)
+def _leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
 def _filled(lengths: Sequence[int], width: int) -> Tensor:
