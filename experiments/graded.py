@@ -6,7 +6,7 @@ that differences between them are paired by problem and sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -18,6 +18,7 @@ from scipy.optimize import brentq
 from experiments.controls import MATCHED_POSITIONS
 from experiments.texts import places, texts
 from interp.chat import render
+from interp.completions import Completions
 from interp.context import Context
 from interp.distributions import entropy as entropy_of
 from interp.distributions import log_probs
@@ -29,6 +30,9 @@ from interp.tasks.task import Problem, Split
 
 SHOTS = (1, 3, 5)
 """Worked examples of the few-shot prompts that stand beside a steered model."""
+
+Complete = Callable[..., Completions]
+"""Has the arguments of `Context.completions`."""
 
 COLUMNS: dict[str, str] = {
     "vector": '"base" for none, "trained" for the vector under study, else the kind of control',
@@ -86,6 +90,7 @@ def answers(
     samples: int = 1,
     split: Split = "test",
     n: int | None = None,
+    complete: Complete = Context.completions,
 ) -> pd.DataFrame:
     """Graded completions of the run's problems under each condition, a row each.
 
@@ -96,13 +101,15 @@ def answers(
         samples: completions of each problem; one where greedy.
         split: of the task.
         n: problems; the run's by default.
+        complete: what completes; `experiments.last_block.complete` shares texts between vectors of the last block.
 
     Returns:
         The conditions' coordinates, temperature, example, right, boxed, ended, length (tokens), entropy (nats).
     """
     problems = ctx.problems(split, n)
     asked = {shots: _prompts(ctx, problems, shots) for shots in {condition.shots for condition in conditions}}
-    said = ctx.completions(
+    said = complete(
+        ctx,
         [_begun(prompt, condition.prefix) for condition in conditions for prompt in asked[condition.shots]],
         per_row([condition.edits for condition in conditions for _ in problems]),
         temperature=temperature,

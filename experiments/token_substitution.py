@@ -22,7 +22,9 @@ from experiments.controls import (
     too_few,
     training_texts,
 )
-from experiments.first_position import APPLIED, Condition, add_share, answers, judge, matched_temperature, summarise
+from experiments.first_position import APPLIED, add_share, judge, placed
+from experiments.graded import COLUMNS, Condition, answers, matched_temperature, summarise
+from experiments.last_block import complete
 from experiments.texts import places, steered_at, texts
 from experiments.token_effects import chosen_tokens
 from experiments.token_frames import Table
@@ -48,6 +50,7 @@ class TokenSubstitution(Experiment):
     """
 
     version: ClassVar[int] = 1
+    prefers: ClassVar[tuple[str, ...]] = ("single-layer", "all-layer")
     figures: ClassVar[tuple[str, ...]] = ("token-substitution", "token-substitution-paper", "token-substitution-causal")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="share of the summed total variation that falls on the token with the largest |U|, held-out half; "
@@ -60,12 +63,9 @@ class TokenSubstitution(Experiment):
         claim="the last layer's vector substitutes single tokens, above all the first",
         margin_unit="share of the total variation (the gain's margin is 5 points)",
     )
-    columns: ClassVar[dict[str, str]] = {
+    columns: ClassVar[dict[str, str]] = COLUMNS | {
         "part": "grain of the row: positions, chosen, summary, concentration, causal, entropy-matched, answers",
-        "vector": '"trained" for the vector under study, "base" for none, else the kind of control',
-        "draw": "draw of a control",
         "layer": "block of the vector, 0 = first",
-        "example": "problem",
         "position": "0 = the LAST PROMPT position, which predicts the first generated token",
         "stratum": "first, generated or template; all = first and generated",
         "max_dp": "largest increase of a token's probability",
@@ -100,28 +100,14 @@ class TokenSubstitution(Experiment):
         "delta_log_odds_low": "lower end of its 95 % interval over problems",
         "delta_log_odds_high": "upper end",
         "applied": "where the vector is added: nowhere, first (last prompt position only), all-but-first, everywhere",
-        "temperature": "of sampling; 0 = greedy",
-        "accuracy": "share of completions graded right",
-        "accuracy_low": "lower end of its 95 % interval over problems",
-        "accuracy_high": "upper end",
-        "gain": "accuracy minus that without the vector, paired by problem and random stream",
-        "gain_low": "lower end of its 95 % interval over problems",
-        "gain_high": "upper end",
         "share": "gain divided by the gain everywhere; empty where the latter's lower bound is below 5 points",
         "share_low": "lower end of its 95 % interval over problems",
         "share_high": "upper end",
-        "right": "1 where the completion is graded right",
-        "boxed": "share of completions with a closed box",
-        "right_if_boxed": "accuracy among completions with a closed box",
-        "ended": "share of completions that ended by themselves",
-        "length": "tokens of a completion",
-        "entropy": "mean entropy of a token's sampling distribution, nats",
-        "n": "problems behind the row",
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "draws": 3, "train_n": 2, "at_most": 3, "chosen": 6, "causal_draws": 0},
         "quick": {"n": 48, "at_most": 6},
-        "full": {"n": 256, "train_n": 32, "at_most": 64, "temperatures": (1.0, 0.0), "samples": 4, "causal_draws": 8},
+        "full": {"n": 256, "train_n": 32, "at_most": 64, "temperatures": (1.0, 0.0), "samples": 4},
     }
 
     layer: int | None = None
@@ -144,7 +130,7 @@ class TokenSubstitution(Experiment):
     """Temperatures of the causal test; 0 = greedy; none = no causal test."""
     samples: int = 1
     """Completions of each problem in the causal test."""
-    causal_draws: int = 4
+    causal_draws: int = 8
     """Draws of the effect-matched control in the causal test."""
 
     def cells(self, ctx: Context) -> list[Cell]:
@@ -191,20 +177,21 @@ class TokenSubstitution(Experiment):
 
     def _causal(self, ctx: Context, every: SteeringVectors, layer: int, temperature: float) -> pd.DataFrame:
         vectors, drawn = every.only(layer), self._causal_controls(ctx, every, layer)
+        longest = max(len(prompt) for prompt in ctx.prompts(ctx.problems()))
+        base = Condition(at={"applied": "nowhere"})
         conditions = [
-            Condition("base", 0, "nowhere", None),
-            *(Condition("trained", 0, applied, vectors) for applied in APPLIED[1:]),
-            *(Condition(kind, draw, "first", one) for kind, of in drawn.items() for draw, one in enumerate(of)),
+            base,
+            *(placed("trained", 0, vectors, applied, longest) for applied in APPLIED[1:]),
+            *(placed(kind, draw, one, "first", longest) for kind, of in drawn.items() for draw, one in enumerate(of)),
         ]
-        rows = answers(ctx, conditions, temperature=temperature, samples=self.samples)
-        base: Any = rows[rows["vector"] == "base"]
-        summary = add_share(summarise(rows, base), rows, base).assign(part="causal")
+        rows = answers(ctx, conditions, temperature=temperature, samples=self.samples, complete=complete)
+        plain: Any = rows[rows["vector"] == "base"]
+        summary = add_share(summarise(rows, ["applied"]), rows, plain).assign(part="causal")
         frames = [summary, rows.assign(part="answers")]
         if temperature:
             entropy = float(rows.loc[rows["applied"] == "everywhere", "entropy"].mean())
-            at = matched_temperature(ctx, ctx.once("base texts", partial(texts, ctx, keep=[layer])), entropy)
-            sharp = answers(ctx, conditions[:1], temperature=at, samples=self.samples)
-            frames.append(summarise(sharp, base).assign(part="entropy-matched"))
+            sharp = answers(ctx, [base], temperature=matched_temperature(ctx, entropy), samples=self.samples)
+            frames.append(summarise(sharp, ["applied"], base=plain).assign(part="entropy-matched"))
         return pd.concat(frames, ignore_index=True)
 
     def _control(self, ctx: Context, every: SteeringVectors, layer: int, kind: str) -> list[SteeringVectors]:

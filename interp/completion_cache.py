@@ -153,13 +153,14 @@ def _touched(model: Model, request: Request, found: Sequence[_Samples], hits: Se
     """The counts of rows that were read: positions that an edit selects among the tokens that were fed."""
     edits = request.row_edits()
     return tuple(
-        Fired(edit.describe(), sum(_count(model, request.prompts[row], one, edit) for one, _ in found[row]), 1)
+        Fired(edit.describe(), sum(touched(model, request.prompts[row], one, edit) for one, _ in found[row]), 1)
         for row in hits
         for edit in edits[row]
     )
 
 
-def _count(model: Model, prompt: Prompt, row: Completion, edit: Edit) -> int:
+def touched(model: Model, prompt: Prompt, row: Completion, edit: Edit) -> int:
+    """Positions that an edit selects among the tokens that were fed."""
     ids = torch.tensor([[*prompt.ids, *row.ids[:-1]]])  # the last token was never fed
     position = torch.arange(ids.shape[1])[None]
     tokens = Tokens(ids, position, torch.tensor([len(prompt.ids)]), torch.tensor([0]), model.token_text)

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from experiments import TokenSubstitution
-from experiments.controls import halves
-from experiments.first_position import matched_temperature, where
+from experiments.controls import MATCHED_POSITIONS, halves
+from experiments.first_position import where
+from experiments.graded import matched_temperature
 from experiments.texts import places, special_ids, steered_at, texts
 from experiments.token_effects import chosen_tokens
 from experiments.token_frames import Table
@@ -171,12 +172,12 @@ def test_the_base_is_as_sharp_as_the_steered_model_at_the_matched_temperature(
     model: Model, ctx: Context, run: Run
 ) -> None:
     said = texts(ctx)
-    at = places(said, "first", "generated", at_most=0)
+    at = places(said, "first", "generated", at_most=MATCHED_POSITIONS)
     log_p = distributions.log_probs(model, said.forced.base[at.where])
     for wanted in (0.7, 1.0, 1.6):
         target = float(distributions.entropy((log_p / wanted).log_softmax(-1)).mean())
-        assert matched_temperature(ctx, said, target) == pytest.approx(wanted, abs=0.02)
-    assert matched_temperature(ctx, said, 0.0) == 0.05
+        assert matched_temperature(ctx, target) == pytest.approx(wanted, abs=0.02)
+    assert matched_temperature(ctx, 0.0) == 0.05
     sharp = part(run.frame, part="entropy-matched")
     steered = part(run.frame, part="causal", vector="trained", applied="everywhere")
     assert float(sharp["temperature"].iloc[0]) < 1
