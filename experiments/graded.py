@@ -67,6 +67,8 @@ class Condition:
         at: further coordinates, which become columns: {"layer": 3, "factor": 2.0}.
         prefix: tokens written before the completion; they count as part of it.
         shots: worked examples in the prompt in place of the task's own; None = the task's own.
+        rotation: one of these for each problem in turn, in place of `edits`, so that the mean over many draws costs
+            no more than one draw.
     """
 
     vector: str = "base"
@@ -75,6 +77,11 @@ class Condition:
     at: dict[str, Any] = field(default_factory=dict[str, Any])
     prefix: tuple[int, ...] = ()
     shots: int | None = None
+    rotation: tuple[tuple[Edit, ...], ...] = ()
+
+    def edits_of(self, problem: int) -> tuple[Edit, ...]:
+        """What is switched on for a problem, by its index."""
+        return self.rotation[problem % len(self.rotation)] if self.rotation else self.edits
 
     @property
     def coordinates(self) -> dict[str, Any]:
@@ -111,7 +118,7 @@ def answers(
     said = complete(
         ctx,
         [_begun(prompt, condition.prefix) for condition in conditions for prompt in asked[condition.shots]],
-        per_row([condition.edits for condition in conditions for _ in problems]),
+        per_row([condition.edits_of(index) for condition in conditions for index in range(len(problems))]),
         temperature=temperature,
         samples=samples if temperature else 1,
         keys=[problem.id for problem in problems] * len(conditions),
