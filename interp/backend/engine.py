@@ -229,18 +229,20 @@ class Engine:
         mask = shared.mask[attn.attn_type]
         return attend(q, k, v, mask, float(attn.attn_scale), self.cfg.attn_scores_soft_cap).transpose(1, 2)
 
+    def whole(self, tokens: Tokens) -> Pass:
+        """A pass over whole rows without cache, edits or reads."""
+        masks = self._masks(tokens.position, tokens.position)
+        return Pass(tokens, masks, self._rotations(tokens), None, _untouched, set())
+
     def pattern(
         self, layer: int, resid: Float[Tensor, "batch pos d_model"], tokens: Tokens
     ) -> Float[Tensor, "batch head query key"]:
         """Attention rows of a block, from its input over whole rows of tokens; those of padding mean nothing."""
-        shared = Pass(
-            tokens, self._masks(tokens.position, tokens.position), self._rotations(tokens), None, _untouched, set()
-        )
+        shared = self.whole(tokens)
         module = self.blocks[layer].module
         q, k, _ = self._rotated(layer, *self.project(layer, module.ln1(resid)), shared)
         attn = module.attn
-        mask = shared.mask[attn.attn_type]
-        return pattern(q, k, mask, float(attn.attn_scale), self.cfg.attn_scores_soft_cap)
+        return pattern(q, k, shared.mask[attn.attn_type], float(attn.attn_scale), self.cfg.attn_scores_soft_cap)
 
     def attention_output(self, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
         """W_O and, where the model has one, the norm after it."""

@@ -1,0 +1,100 @@
+"""Path patches by name: which paths into the block above a vector see it (arXiv:2509.06608 sec. 7).
+
+A patch is a `BlockPaths` value. Further ones are entry points of the group `interp.patches`. Families count heads from
+0, query heads for head, q and z, key-value heads for k and v: "skip-head-3", "only-head-3", "skip-k-1", "only-q-0".
+Any patch may end in "-to-mlp" or "-to-resid": its heads reach only the MLP, or only the residual stream, and the other
+one receives the attention of the steered run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+from interp.errors import UserError
+from interp.paths import CLEAN, STEERED, BlockPaths, clean, steered
+from interp.registry import load, names, unknown
+
+STEERED_BLOCK = BlockPaths()
+"""Every path sees the vector."""
+BASE = BlockPaths(q=CLEAN, k=CLEAN, v=CLEAN, resid_to_mlp=CLEAN, resid=CLEAN)
+"""No path does."""
+SKIP_ATTN = BlockPaths(q=CLEAN, k=CLEAN, v=CLEAN)
+"""All but attention."""
+SKIP_LAYER = BlockPaths(q=CLEAN, k=CLEAN, v=CLEAN, resid_to_mlp=CLEAN)
+"""Only what passes the block by; in the last block, the unembedding alone sees the vector."""
+SKIP_MLP = BlockPaths(attn_to_mlp=CLEAN, resid_to_mlp=CLEAN)
+"""All but the MLP."""
+ONLY_ATTN = BlockPaths(resid_to_mlp=CLEAN, resid=CLEAN)
+"""Only attention, with what it tells the MLP."""
+
+BUILT_IN: Mapping[str, BlockPaths] = {
+    "steered": STEERED_BLOCK,
+    "base": BASE,
+    "skip-attn": SKIP_ATTN,
+    "skip-layer": SKIP_LAYER,
+    "skip-mlp": SKIP_MLP,
+    "only-attn": ONLY_ATTN,
+}
+"""Patches of this package by name."""
+
+Receiver = Literal["head", "q", "k", "v"]
+FAMILIES = tuple(f"{kind}-{part}" for part in ("head", "q", "k", "v") for kind in ("skip", "only"))
+"""Names that a head's number completes."""
+
+_FAMILY = re.compile(rf"(?P<family>{'|'.join(FAMILIES)})-(?P<head>\d+)")
+_TO = {"-to-mlp": "attn_to_resid", "-to-resid": "attn_to_mlp"}
+
+
+def patch(name: str, model: Any) -> BlockPaths:
+    """The patch of a name, for a model's numbers of heads; place it with `.at(layer)`.
+
+    Raises:
+        UserError: there is no such patch, or the model has no such head.
+    """
+    for ending, other in _TO.items():
+        if name.endswith(ending):
+            return replace(patch(name.removesuffix(ending), model), **{other: STEERED})
+    family = _FAMILY.fullmatch(name)
+    if family is not None:
+        return _of_head(family["family"], int(family["head"]), model)
+    if name in BUILT_IN:
+        return BUILT_IN[name]
+    known = names("patches")
+    if name not in known and ":" not in name:
+        raise unknown("patch", name, sorted({*BUILT_IN, *known, *(f"{family}-0" for family in FAMILIES)}))
+    found = load("patches", name)
+    if not isinstance(found, BlockPaths):
+        raise UserError("a patch is a BlockPaths value", given=type(found).__name__, works="BlockPaths(k=CLEAN), say")
+    return found
+
+
+def family(name: str, model: Any) -> list[str]:
+    """The names of a family, one for each head of a model: "skip-k" gives "skip-k-0", "skip-k-1" ...
+
+    Raises:
+        UserError: there is no such family.
+    """
+    if name not in FAMILIES:
+        raise unknown("family of patches", name, list(FAMILIES))
+    return [f"{name}-{head}" for head in range(heads(name, model))]
+
+
+def heads(name: str, model: Any) -> int:
+    """How many heads a family counts."""
+    grouped = name.rpartition("-")[2] in ("k", "v") and model.cfg.n_key_value_heads
+    return int(model.cfg.n_key_value_heads if grouped else model.cfg.n_heads)
+
+
+def _of_head(name: str, head: int, model: Any) -> BlockPaths:
+    count = heads(name, model)
+    if head >= count:
+        raise UserError(f"{model.name} has heads 0 to {count - 1} here", given=f"{name}-{head}")
+    kind, _, part = name.partition("-")
+    if part == "head":
+        return BlockPaths(z=clean(head) if kind == "skip" else steered(head))
+    if kind == "skip":
+        return BlockPaths(**{part: clean(head)})
+    return BlockPaths(**{**dict.fromkeys("qkv", CLEAN), part: steered(head)})
