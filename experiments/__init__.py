@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from experiments.logit_lens import LogitLens as LogitLens
+    from experiments.prefix_substitution import PrefixSubstitution as PrefixSubstitution
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
 
 _HOME = {
     "LogitLens": "experiments.logit_lens",
+    "PrefixSubstitution": "experiments.prefix_substitution",
     "TokenSubstitution": "experiments.token_substitution",
 }
 

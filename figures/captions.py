@@ -18,6 +18,9 @@ CAPTIONS: Mapping[str, str] = {
     "logit-lens-classes": "Change of each token class when the vector is on, mean over problems with 95 % intervals; "
     "grey marks are control vectors, one a draw. A probability can move only where the base is undecided, hence the "
     "log-odds beside it.",
+    "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
+    "before the completion (chosen on training problems), and by writing each of the base's likeliest first tokens. "
+    "Bars: 95 % intervals, paired by problem; grey marks: tokens that control vectors chose likewise, one a draw.",
     "token-substitution": "Left, mean change of a token's probability; middle, change of its log-odds; right, its "
     "share of the total variation. Tokens were chosen on one half of the problems and are measured on the other. Bars: "
     "95 % intervals over problems; grey marks are control vectors, one a draw, in the last row for the token that each "
