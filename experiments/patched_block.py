@@ -26,6 +26,7 @@ from interp.sites import Site
 from vectors import SteeringVectors
 
 Readout = Literal["kl", "tv", "delta_p"]
+BESIDE: tuple[Readout, ...] = ("kl", "tv", "delta_p")
 Heads3 = tuple[Tensor, Tensor, Tensor]
 
 
@@ -43,11 +44,11 @@ class PatchedBlock:
         self.model, self.said, self.vectors, self.where = ctx.model, said, vectors, where
         self.layer = vectors.layers[-1] + 1
         self.clean, self.moved = streams(ctx, said, vectors)
-        self.base = said.forced.base[where]
-        self.steered = said.forced.steered(vectors.edits())[0][where]
         path: Any = said.forced.path
         fast = isinstance(path, Engine) and self.layer == said.forced.last
         self._last = _LastBlock(path, said, self.layer, self.clean, self.moved, where) if fast else None
+        self.base = said.forced.base[where]
+        self.steered = self.final(BlockPaths())
 
     def final(self, patch: BlockPaths) -> Float[Tensor, "place d_model"]:
         """Hidden states after the last block under a patch, at the positions that are read."""
@@ -70,17 +71,19 @@ def streams(
 
 
 class _LastBlock:
-    """The last block at some positions; keys and values of all positions in both worlds, kept."""
+    """The last block at some positions of some rows; keys and values of these rows in both worlds, kept."""
 
     def __init__(
         self, engine: Engine, said: Texts, layer: int, clean: Tensor, moved: Tensor, where: Bool[Tensor, "row pos"]
     ) -> None:
-        self.engine, self.layer, self.where = engine, layer, where
-        self.shared = engine.whole(said.forced.whole)
+        rows = where.any(1).nonzero()[:, 0]
+        self.engine, self.layer, self.where = engine, layer, where[rows]
+        self.shared = engine.whole(said.forced.whole.take(rows))
         self.module = engine.blocks[layer].module
         with torch.no_grad():
             self.heads: dict[World, Heads3] = {
-                world: engine.project(layer, self.module.ln1(x)) for world, x in ((CLEAN, clean), (STEERED, moved))
+                world: engine.project(layer, self.module.ln1(x[rows]))
+                for world, x in ((CLEAN, clean), (STEERED, moved))
             }
         self.resid = {CLEAN: clean[where], STEERED: moved[where]}
         self.mixed = lru_cache(maxsize=16)(self._mix)
@@ -150,13 +153,13 @@ def distances(
             patched = log_probs(model, final[some])
             table[0, some, index] = distance(steered, patched, readout).cpu()
             if beside:
-                for row, name in enumerate(("kl", "tv", "delta_p"), start=1):
+                for row, name in enumerate(BESIDE, start=1):
                     table[row, some, index] = distance(patched, base, name).cpu()
     return Distances(whole, *table)
 
 
 def distance(
-    log_p: Float[Tensor, "row vocab"], log_q: Float[Tensor, "row vocab"], readout: str
+    log_p: Float[Tensor, "row vocab"], log_q: Float[Tensor, "row vocab"], readout: Readout
 ) -> Float[Tensor, " row"]:
     """Distance of q from p: KL(p || q) in nats, total variation, or the largest |change| of a probability."""
     if readout == "kl":
