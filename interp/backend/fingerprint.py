@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedTransformer
 
@@ -28,7 +29,11 @@ def fingerprint(hooked: HookedTransformer) -> str:
     if norm is None:
         return ""
     scaled = (hooked.cfg.original_architecture or "").startswith("Gemma")
-    table = hooked.unembed.W_U.T if scaled else hooked.embed.W_E
+    return fingerprint_of(norm, hooked.unembed.W_U.T if scaled else hooked.embed.W_E)
+
+
+def fingerprint_of(norm: Float[Tensor, " d_model"], table: Float[Tensor, "vocab d_model"]) -> str:
+    """The hash of a final norm's weights and an embedding matrix, as a checkpoint holds them."""
     count = table.shape[0]
     tokens = sorted({i * count // ROWS for i in range(ROWS)})
     return sha256(_bytes(norm) + _bytes(table[tokens])).hexdigest()[:16]

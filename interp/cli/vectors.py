@@ -1,16 +1,17 @@
-"""`interp vectors convert`: vector files from one format into another."""
+"""`interp vectors`: vector files from one format into another, or into a checkpoint."""
 
 from __future__ import annotations
 
 import click
 
 from interp import registry
+from interp.cli.options import DEFAULT_MODEL
 from interp.given import check_paths
 
 
 @click.group("vectors")
 def command() -> None:
-    """Convert files of steering vectors."""
+    """Convert files of steering vectors, or bake them into a checkpoint."""
 
 
 @command.command("convert")
@@ -33,3 +34,16 @@ def convert(source: str, target: str, to: str | None, rows: str | None, trained:
 def _by_suffix(target: str) -> str:
     suffix = target.rpartition(".")[2].lower()
     return suffix if suffix in registry.names("formats") else "safetensors"
+
+
+@command.command("bake")
+@click.argument("vectors", metavar="V")
+@click.argument("out", metavar="OUT")
+@click.option("--model", metavar="M", default=DEFAULT_MODEL, show_default=True, help="Model to bake into.")
+@click.option("--foreign", is_flag=True, help="Allow vectors of other weights of the same shape.")
+@click.option("--together", is_flag=True, help="Bake in all layers of vectors that were trained apart.")
+def bake(vectors: str, out: str, model: str, foreign: bool, together: bool) -> None:
+    """Write a plain Hugging Face checkpoint with the vectors inside, for any engine."""
+    check_paths(vectors=vectors, model=model)
+    loaded = registry.load("vectors", "load")(vectors)
+    click.echo(registry.load("vectors", "bake")(loaded.together() if together else loaded, model, out, foreign=foreign))
