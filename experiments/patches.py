@@ -56,7 +56,7 @@ def patch(name: str, model: Any) -> BlockPaths:
     """
     for ending, other in _TO.items():
         if name.endswith(ending):
-            return replace(patch(name.removesuffix(ending), model), **{other: STEERED})
+            return _with(patch(name.removesuffix(ending), model), **{other: STEERED})
     family = _FAMILY.fullmatch(name)
     if family is not None:
         return _of_head(family["family"], int(family["head"]), model)
@@ -95,6 +95,10 @@ def _of_head(name: str, head: int, model: Any) -> BlockPaths:
     kind, _, part = name.partition("-")
     if part == "head":
         return BlockPaths(z=clean(head) if kind == "skip" else steered(head))
-    if kind == "skip":
-        return BlockPaths(**{part: clean(head)})
-    return BlockPaths(**{**dict.fromkeys("qkv", CLEAN), part: steered(head)})
+    return _with(
+        BlockPaths() if kind == "skip" else SKIP_ATTN, **{part: clean(head) if kind == "skip" else steered(head)}
+    )
+
+
+def _with(one: BlockPaths, **paths: Any) -> BlockPaths:
+    return replace(one, **paths)
