@@ -91,16 +91,38 @@ class Forced:
             UserError: an edit never fired, or a site does not exist.
         """
         editor = Editor(edits, n_rows=len(self.batch), n_layers=self.model.n_layers)
+        return self._steer(editor, edits), tuple(editor.fired())
+
+    def steered_at(
+        self, edits: Edits, layers: Iterable[int]
+    ) -> tuple[dict[int, Float[Tensor, "batch pos d_model"]], tuple[Fired, ...]]:
+        """resid_post of some blocks under edits, laid out as the batch, and what the edits touched.
+
+        Args:
+            edits: one sequence for all rows, or `per_row([...])`.
+            layers: the blocks; one below all edits must be a kept one.
+
+        Raises:
+            UserError: an edit never fired, a site does not exist, or a block below the edits was not kept.
+        """
+        read = {layer: Site(layer, "resid_post") for layer in layers}
+        editor = Editor(edits, n_rows=len(self.batch), n_layers=self.model.n_layers, read=list(read.values()))
+        self._steer(editor, edits)
+        found: dict[int, Tensor] = {}
+        for layer, site in read.items():
+            parts = editor.values.pop(site)  # let go, so that no block is held twice for longer than it takes
+            found[layer] = self._lay_out(parts) if len(parts) > 1 else parts[0] if parts else self.base_at(layer)
+        return found, tuple(editor.fired())
+
+    def _steer(self, editor: Editor, edits: Edits) -> Float[Tensor, "batch pos d_model"]:
         start, at_output = self._start(editor)
         with torch.no_grad():
             if start == self.last and at_output:
-                final = editor(Site(start, "resid_post"), self.base, self.whole)
-            elif not self.prefix or isinstance(edits, PerRow) or self._splits_prefix(editor):
+                return editor(Site(start, "resid_post"), self.base, self.whole)
+            if not self.prefix or isinstance(edits, PerRow) or self._splits_prefix(editor):
                 resid = self.base_at(start) if start >= 0 else None
-                final = self._forward(self.whole, editor, resid, start, at_output=at_output)
-            else:
-                final = self._lay_out(self._in_pieces(editor, start, at_output=at_output))
-        return final, tuple(editor.fired())
+                return self._forward(self.whole, editor, resid, start, at_output=at_output)
+            return self._lay_out(self._in_pieces(editor, start, at_output=at_output))
 
     def _in_pieces(self, editor: Editor, start: int, *, at_output: bool) -> list[Tensor]:
         cache, finals = self.path.new_cache(), list[Tensor]()

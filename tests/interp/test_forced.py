@@ -65,6 +65,21 @@ def test_shared_work_gives_what_a_plain_run_gives(model: Model, shared: int, edi
     assert fired == plain.fired
 
 
+@pytest.mark.parametrize("shared", [12, 0])
+@pytest.mark.parametrize("edits", EDITS.values(), ids=EDITS)
+def test_the_streams_of_a_steered_pass_are_those_of_a_plain_run(model: Model, shared: int, edits: Edits) -> None:
+    batch = rows(shared)
+    edits = edits or (AddAdaptive(1, WIDE[model.cfg.d_mlp], VECTOR),)
+    sites = [Site(layer, "resid_post") for layer in range(3)]
+    plain = model.run(batch, edits, read=sites)
+    found, fired = Forced(model, batch, [0, 1]).steered_at(edits, range(3))
+    for site in sites:
+        torch.testing.assert_close(found[site.layer][batch.mask], plain[site][batch.mask], rtol=1e-4, atol=1e-4)
+    assert fired == plain.fired
+    with pytest.raises(UserError, match="not kept"):
+        Forced(model, batch, [1]).steered_at(EDITS["last block"], [0])
+
+
 def test_a_model_with_foreign_hooks_runs_through_them() -> None:
     model = load_model(tiny.model("llama"), tokenizer=tiny.tokenizer())
     batch = rows(12)
