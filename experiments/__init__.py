@@ -6,13 +6,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from experiments.accuracy_by_layer import AccuracyByLayer as AccuracyByLayer
+    from experiments.adaptive_scaling import AdaptiveScaling as AdaptiveScaling
     from experiments.logit_lens import LogitLens as LogitLens
+    from experiments.path_patching import PathPatching as PathPatching
     from experiments.prefix_substitution import PrefixSubstitution as PrefixSubstitution
+    from experiments.side_effects import SideEffects as SideEffects
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
 
 _HOME = {
+    "AccuracyByLayer": "experiments.accuracy_by_layer",
+    "AdaptiveScaling": "experiments.adaptive_scaling",
     "LogitLens": "experiments.logit_lens",
+    "PathPatching": "experiments.path_patching",
     "PrefixSubstitution": "experiments.prefix_substitution",
+    "SideEffects": "experiments.side_effects",
     "TokenSubstitution": "experiments.token_substitution",
 }
 

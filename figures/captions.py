@@ -9,6 +9,12 @@ from typing import Any
 from figures.record import Record
 
 CAPTIONS: Mapping[str, str] = {
+    "accuracy-by-layer": "Accuracy with only the vector of one block on. Band: 95 %, over all blocks at once. Grey: "
+    "random vectors of the same norm, one mark a draw; blue: -s and permuted coordinates at the block that was chosen on "
+    "other problems. Rings: blocks that differ from random draws, adjusted over blocks. Right: what the base reaches "
+    "without a vector, with 95 % intervals.",
+    "accuracy-by-layer-beside": "What must stand beside an accuracy: answers in a box, ended completions, accuracy among "
+    "the boxed, length and entropy. A vector may only teach the format, or only sharpen.",
     "logit-lens": "Each row is a layer; the tokens that its vector promotes most stand left, those it suppresses most "
     "right. Colour: score of the token, white = 0. The menu changes the lens and shows the effect after the last block "
     "instead of the vector itself.",
@@ -21,6 +27,24 @@ CAPTIONS: Mapping[str, str] = {
     "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
     "before the completion (chosen on training problems), and by writing each of the base's likeliest first tokens. "
     "Bars: 95 % intervals, paired by problem; grey marks: tokens that control vectors chose likewise, one a draw.",
+    "path-patching": "The next block computes with the vector on some of its paths only, on the same tokens. Bars: "
+    "share of the distance between steered and base that is kept, with 95 % intervals over problems; circles: control "
+    "vectors under the same patch, one a draw. What a vector adds to the last block's stream is unembedded as it is, so "
+    "any vector keeps much without attention.",
+    "path-patching-accuracy": "Accuracy with the patch on in every token, prompt and completion, caches included. Grey: "
+    "the base, the base at the steered model\u2019s entropy and with worked examples, and control vectors, one a problem "
+    "in turn. Bars: 95 % intervals.",
+    "path-patching-attention": "Total variation between the attention rows without and with the vector, by head. Many "
+    "heads rest on the first token, which hides what the others do: without it, rows are renormalised. Bars: 95 % "
+    "intervals over problems; grey marks are control vectors, one a draw.",
+    "path-patching-factorial": "Each of 64 coalitions of paths sees the vector, the others do not. Left, what a path "
+    "recovers alone; right, what it adds as the last one; middle, the mean of what it adds over all orders (Shapley "
+    "value), which sum to the whole. Bars: 95 % intervals over problems; grey marks are control vectors, one a draw.",
+    "path-patching-heads": "skip: what is lost where one head, or its queries, keys or values, does not see the vector; "
+    "only: what is added where, of all attention, it alone does. In the rows named random, the mean of control vectors of "
+    "the same effect; a star marks heads whose 95 % interval leaves all of their draws.",
+    "path-patching-interactions": "Shapley interaction index of each pair of paths: above 0 they recover more together "
+    "than apart, below 0 they stand in for each other.",
     "token-substitution": "Left, mean change of a token's probability; middle, change of its log-odds; right, its "
     "share of the total variation. Tokens were chosen on one half of the problems and are measured on the other. Bars: "
     "95 % intervals over problems; grey marks are control vectors, one a draw, in the last row for the token that each "

@@ -104,7 +104,7 @@ _ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="accuracy-by-layer",
-        figures=("accuracy-by-layer",),
+        figures=("accuracy-by-layer", "accuracy-by-layer-beside"),
         published=(*p.BASES, *p.LAST, *p.PENULTIMATE, *p.ALL_LAYERS),
     ),
     Entry(
@@ -156,7 +156,13 @@ _ENTRIES: tuple[Entry, ...] = (
         threshold="share of KL through attention 0.1 or more below that of random vectors; 95 % interval over problems",
         margin=0.1,
         experiment="path-patching",
-        figures=("path-patching",),
+        figures=(
+            "path-patching",
+            "path-patching-factorial",
+            "path-patching-attention",
+            "path-patching-heads",
+            "path-patching-accuracy",
+        ),
         published=p.PATHS,
     ),
     Entry(

@@ -59,6 +59,10 @@ class Experiment(BaseModel):
     seed: int = 0
     """Seed of every random stream."""
 
+    def __init_subclass__(cls, *, abstract: bool = False) -> None:
+        """Take `abstract`, which Python would refuse."""
+        super().__init_subclass__()
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Refuse, at import, an experiment that does not say what it measures; `abstract=True` is a shared base."""

@@ -21,9 +21,9 @@ def model(family: str = "llama") -> Model:
     return load_model(tiny.model(family), tokenizer=tiny.tokenizer())
 
 
-def task(*, answer: str | None = ANSWER) -> Task:
+def task(*, answer: str | None = ANSWER, splits: dict[Split, int] | None = None) -> Task:
     """Right = the completion starts with "7"."""
-    splits: dict[Split, int] = {"train": 8, "test": 64}
+    splits = splits or {"train": 8, "test": 64}
     problems = [
         Problem(f"{split}-{index}", f"{index * index} + {index}?", answer, split=split)
         for split, count in splits.items()
