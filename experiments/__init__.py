@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from experiments.adaptive_scaling import AdaptiveScaling as AdaptiveScaling
     from experiments.logit_lens import LogitLens as LogitLens
     from experiments.path_patching import PathPatching as PathPatching
+    from experiments.persistence import Persistence as Persistence
     from experiments.prefix_substitution import PrefixSubstitution as PrefixSubstitution
     from experiments.side_effects import SideEffects as SideEffects
+    from experiments.magnitude import Magnitude as Magnitude
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
 
 _HOME = {
@@ -19,8 +21,10 @@ _HOME = {
     "AdaptiveScaling": "experiments.adaptive_scaling",
     "LogitLens": "experiments.logit_lens",
     "PathPatching": "experiments.path_patching",
+    "Persistence": "experiments.persistence",
     "PrefixSubstitution": "experiments.prefix_substitution",
     "SideEffects": "experiments.side_effects",
+    "Magnitude": "experiments.magnitude",
     "TokenSubstitution": "experiments.token_substitution",
 }
 

@@ -9,12 +9,21 @@ from typing import Any
 from figures.record import Record
 
 CAPTIONS: Mapping[str, str] = {
+    "adaptive-scaling": "Above, the coefficient c of each layer's adapter at each token of one problem, in units of "
+    "the median norm of the MLP's output, symmetric-log colours; the first token of the row is left out. Below, c against "
+    "the cosine of the MLP's own output with the direction that is written, tokens of all problems.",
+    "adaptive-scaling-tokens": "The tokens of one problem on the colour of c, a new line for each part of the prompt.",
+    "adaptive-scaling-words": "Left, |c| of each kind of word over the mean of the problem's words. Right, the "
+    "contrast of content words (numbers, asked quantity, names) and function words. Bars: 95 % intervals over problems; grey "
+    "marks: random reading directions on the same activations, and the adapter's own values on shuffled words.",
+    "adaptive-scaling-causal": "Accuracy with the adapter nowhere, everywhere, everywhere at its mean strength, off on "
+    "a part of the prompt, and off on equally many random tokens outside of it. Bars: 95 % intervals over problems.",
     "accuracy-by-layer": "Accuracy with only the vector of one block on. Band: 95 %, over all blocks at once. Grey: "
-    "random vectors of the same norm, one mark a draw; blue: -s and permuted coordinates at the block that was chosen on "
-    "other problems. Rings: blocks that differ from random draws, adjusted over blocks. Right: what the base reaches "
-    "without a vector, with 95 % intervals.",
-    "accuracy-by-layer-beside": "What must stand beside an accuracy: answers in a box, ended completions, accuracy among "
-    "the boxed, length and entropy. A vector may only teach the format, or only sharpen.",
+    "random vectors of the same norm, one mark a draw; blue: -s and permuted coordinates at the block that was chosen "
+    "on other problems. Rings: blocks that differ from random draws, adjusted over blocks. Right: what the base "
+    "reaches without a vector, with 95 % intervals.",
+    "accuracy-by-layer-beside": "What must stand beside an accuracy: answers in a box, ended completions, accuracy "
+    "among the boxed, length and entropy. A vector may only teach the format, or only sharpen.",
     "logit-lens": "Each row is a layer; the tokens that its vector promotes most stand left, those it suppresses most "
     "right. Colour: score of the token, white = 0. The menu changes the lens and shows the effect after the last block "
     "instead of the vector itself.",
@@ -27,6 +36,11 @@ CAPTIONS: Mapping[str, str] = {
     "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
     "before the completion (chosen on training problems), and by writing each of the base's likeliest first tokens. "
     "Bars: 95 % intervals, paired by problem; grey marks: tokens that control vectors chose likewise, one a draw.",
+    "magnitude": "Accuracy and KL at multiples of the vector, 1 being the scale it was trained to. Grey: random vectors "
+    "of its norm at the same multiples, another one for each problem, and at 1 each draw on all problems as a mark. "
+    "Bars: 95 % intervals over problems. Middle: what the base reaches without a vector.",
+    "magnitude-beside": "What must stand beside an accuracy, at each multiple of the vector. A large multiple may raise "
+    "the share of boxed answers and break the rest.",
     "path-patching": "The next block computes with the vector on some of its paths only, on the same tokens. Bars: "
     "share of the distance between steered and base that is kept, with 95 % intervals over problems; circles: control "
     "vectors under the same patch, one a draw. What a vector adds to the last block's stream is unembedded as it is, so "

@@ -185,10 +185,11 @@ _ENTRIES: tuple[Entry, ...] = (
         claim="The magnitude of a token-wise scaled vector sits on meaningful segments of prompt and completion.",
         measures="the coefficient of a rank-1 adapter at each token by kind of word, against a random direction and "
         "shuffled tokens; then accuracy with it held at its mean",
-        threshold=f"5 {_POINTS}",
+        threshold=f"0.1 in the contrast of content and function words, in [-1, 1], outside random directions and "
+        f"shuffled words; then 5 {_POINTS}",
         margin=5.0,
         experiment="adaptive-scaling",
-        figures=("adaptive-scaling",),
+        figures=("adaptive-scaling-words", "adaptive-scaling", "adaptive-scaling-tokens", "adaptive-scaling-causal"),
     ),
     Entry(
         key="13",
@@ -248,7 +249,7 @@ _ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="magnitude",
-        figures=("magnitude",),
+        figures=("magnitude", "magnitude-beside"),
     ),
     Entry(
         key="full-tuning",
