@@ -59,6 +59,14 @@ CAPTIONS: Mapping[str, str] = {
     "the same effect; a star marks heads whose 95 % interval leaves all of their draws.",
     "path-patching-interactions": "Shapley interaction index of each pair of paths: above 0 they recover more together "
     "than apart, below 0 they stand in for each other.",
+    "side-effects": "Left, mean KL to the base of a token of neutral text against that of a token of the task's text, "
+    "for the vectors at each dose and for control vectors at dose 1; on the dashed line both are moved alike. Right, "
+    "the logarithm of their ratio: further right is more confined to the task. Bars: 95 % intervals over texts and "
+    "problems; compare with controls of equal effect on the task.",
+    "side-effects-answers": "Left, problems that the base had wrong and that are now right (up), and the reverse "
+    "(down), with the exact p of as many broken as fixed (McNemar). Right, answers to questions that are not the "
+    "task's: the longest run of tokens that occurs twice, change against the base. Bars: 95 % intervals, paired by "
+    "question.",
     "token-substitution": "Left, mean change of a token's probability; middle, change of its log-odds; right, its "
     "share of the total variation. Tokens were chosen on one half of the problems and are measured on the other. Bars: "
     "95 % intervals over problems; grey marks are control vectors, one a draw, in the last row for the token that each "

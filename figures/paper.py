@@ -275,6 +275,19 @@ _ENTRIES: tuple[Entry, ...] = (
         figures=("gain-ladder",),
     ),
     Entry(
+        key="side-effects",
+        kept="ours",
+        title="Side effects",
+        claim="The vectors act on their task and leave other text alone.",
+        measures="KL and perplexity on neutral text against KL on the task, repetition of off-task answers, problems "
+        "broken against fixed, at three doses",
+        threshold="ln(KL on the task / KL on neutral text) 0.5 above that of random vectors of equal effect on the "
+        "task; 95 % interval over texts and problems",
+        margin=0.5,
+        experiment="side-effects",
+        figures=("side-effects", "side-effects-answers"),
+    ),
+    Entry(
         key="effect-against-cost",
         kept="ours",
         title="Effect against cost",

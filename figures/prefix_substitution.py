@@ -39,7 +39,9 @@ def build(run: Record) -> go.Figure:
         some = keep(inside, "stratum", stratum)
         drawn += [_row(some, f"{text}, {words} (n = {count(some)})")] if len(some) else []
     ranked = openers.sort_values("gain", ascending=False)
-    drawn += [_row(ranked.iloc[[at]], plot_label(str(ranked["token"].iloc[at]))) for at in range(len(ranked))]
+    drawn += [
+        _row(ranked.iloc[[at]], f"opener {plot_label(str(ranked['token'].iloc[at]))}") for at in range(len(ranked))
+    ]
     drawn += _references(run)
     return _figure(run, drawn, whole, controls)
 
