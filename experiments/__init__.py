@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from experiments.accuracy_by_layer import AccuracyByLayer as AccuracyByLayer
     from experiments.adaptive_scaling import AdaptiveScaling as AdaptiveScaling
+    from experiments.gain_ladder import GainLadder as GainLadder
     from experiments.logit_lens import LogitLens as LogitLens
     from experiments.path_patching import PathPatching as PathPatching
     from experiments.persistence import Persistence as Persistence
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AccuracyByLayer": "experiments.accuracy_by_layer",
     "AdaptiveScaling": "experiments.adaptive_scaling",
+    "GainLadder": "experiments.gain_ladder",
     "LogitLens": "experiments.logit_lens",
     "PathPatching": "experiments.path_patching",
     "Persistence": "experiments.persistence",

@@ -196,17 +196,22 @@ def references(
         samples: completions of each problem.
 
     Returns:
-        Rows of `summarise`, whose vector is "matched-entropy", "1-shot", "3-shot" or "5-shot". One that the task has
-        no training problems for, or that the model's context cannot hold, is left out.
+        Rows of `summarise`, whose vector is "matched-entropy", "1-shot", "3-shot" or "5-shot".
+    """
+    return summarise(reference_answers(ctx, entropy=entropy, temperature=temperature, samples=samples), base=base)
+
+
+def reference_answers(ctx: Context, *, entropy: float, temperature: float = 1.0, samples: int = 1) -> pd.DataFrame:
+    """Rows of `answers` behind `references`.
+
+    Prompts for which the task has no training problems, or that the model's context cannot hold, are left out.
     """
     sharp = matched_temperature(ctx, entropy)
-    rows = answers(ctx, [Condition("matched-entropy")], temperature=sharp, samples=samples)
-    frames = [summarise(rows, base=base)]
+    frames = [answers(ctx, [Condition("matched-entropy")], temperature=sharp, samples=samples)]
     for shots in SHOTS:
+        condition = Condition(f"{shots}-shot", shots=shots)
         try:
-            condition = Condition(f"{shots}-shot", shots=shots)
-            rows = answers(ctx, [condition], temperature=temperature, samples=samples)
-            frames.append(summarise(rows, base=base))
+            frames.append(answers(ctx, [condition], temperature=temperature, samples=samples))
         except UserError as error:
             ctx.say(f"{shots}-shot prompts are left out: {error}")
     return pd.concat(frames, ignore_index=True)

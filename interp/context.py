@@ -132,9 +132,9 @@ class Context:
         """
         from interp.given import as_vectors, catalogue
 
-        known = {alias.partition("@")[0] for alias in catalogue()}
-        alias = f"{self.model.name}/{name}"
-        if "/".join(alias.partition("@")[0].split("/")[:2]) in known:
+        known = {name for alias in catalogue() for name in (alias, alias.partition("@")[0])}
+        alias, (stem, at, seed) = f"{self.model.name}/{name}", name.partition("@")
+        if f"{self.model.name}/{stem.split('/')[0]}{at}{seed}" in known:
             return self.once(f"related {name}", lambda: as_vectors(alias, self.model))
         if "/" not in name and not Path(name).exists():
             return None
