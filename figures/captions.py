@@ -33,6 +33,17 @@ CAPTIONS: Mapping[str, str] = {
     "logit-lens-classes": "Change of each token class when the vector is on, mean over problems with 95 % intervals; "
     "grey marks are control vectors, one a draw. A probability can move only where the base is undecided, hence the "
     "log-odds beside it.",
+    "persistence": "Row: the block l whose vector is on, alone (also where the vectors were trained together); column: a "
+    "later block k. Left, cosine of each token's change with the vector itself; right, agreement between a problem's "
+    "tokens of what the network adds to it. Below, minus the mean of random vectors, for the blocks that have them. Mean "
+    "over generated tokens, then problems.",
+    "persistence-controls": "Each panel: one steered block. Orange: the vector, 95 % intervals over problems for each "
+    "block alone; grey: from the lowest to the highest mean of a random vector of the same norm.",
+    "persistence-final": "Cosines of the mean changes that vectors of different blocks make after the last block, over "
+    "generated tokens. Right: their mean over the blocks that have random vectors, on the problems that those were read "
+    "on; interval over problems, grey: one mark a draw.",
+    "persistence-paper": "As in the paper, without controls. In Diff-Diff each token is part of the mean that it is "
+    "compared with, so that unrelated changes seem to agree; random vectors have nearly the same matrix.",
     "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
     "before the completion (chosen on training problems), and by writing each of the base's likeliest first tokens. "
     "Bars: 95 % intervals, paired by problem; grey marks: tokens that control vectors chose likewise, one a draw.",

@@ -112,11 +112,12 @@ _ENTRIES: tuple[Entry, ...] = (
         covers=("2", "14", "18"),
         title="Persistence through the layers",
         claim="The change that a vector makes keeps its direction through the later layers.",
-        measures="cosines of the change of the residual stream between layers, minus those of random vectors",
+        measures="cosines of the change of the residual stream between layers, minus those of random vectors; cosines "
+        "between the effects of different layers after the last one",
         threshold="0.1 in cosine above random vectors, which have the plain statistic too; 95 % interval over problems",
         margin=0.1,
         experiment="persistence",
-        figures=("persistence",),
+        figures=("persistence", "persistence-controls", "persistence-final", "persistence-paper"),
     ),
     Entry(
         key="3",
