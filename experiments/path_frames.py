@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from experiments.attention_rows import RowChange
 from experiments.factorial import ATTENTION, COALITIONS, PAIRS, PLAYERS, coalition_name, coalition_patch, contrasts
 from experiments.patched_block import PatchedBlock, Readout, distances
+from experiments.patches import SKIP_ATTN
 from experiments.texts import Places, Texts, mean_by_row
 from interp.paths import BlockPaths
 from interp.summaries import bootstrap
@@ -55,15 +56,22 @@ def sweep_rows(
     *,
     intervals: bool,
 ) -> pd.DataFrame:
-    """One row a head of each family of patches."""
-    flat = [one for family in patches.values() for one in family.values()]
+    """One row a head of each family of patches, with what the head accounts for.
+
+    That is what is lost where its patch skips it, and what it adds to skip-attn where its patch lets it alone in.
+    """
+    flat = [SKIP_ATTN, *(one for family in patches.values() for one in family.values())]
     found = distances(block, flat, readout, beside=False)
     recovered = _by_problem(block, at, found.whole[:, None] - found.left)
     whole = _by_problem(block, at, found.whole[:, None])[:, 0]
     rows: list[dict[str, Any]] = []
     for family, members in patches.items():
         for head, name in enumerate(members):
-            about = recovery(recovered[:, len(rows)], whole, intervals=intervals)
+            value = recovered[:, len(rows) + 1]
+            own = whole - value if family.startswith("skip-") else value - recovered[:, 0]
+            ratio = recovery(own, whole, intervals=intervals)
+            about = {f"head_{end}": ratio[end] for end in ("share", "share_low", "share_high")}
+            about |= recovery(value, whole, intervals=intervals)
             rows.append({"part": "sweep", "family": family, "head": head, "patch": name, **about})
     return pd.DataFrame(rows)
 
@@ -166,8 +174,3 @@ def control_places(at: Places, n: int) -> Places:
     where = at.where.clone()
     where[n:] = False
     return Places(where, at.row[keep], at.position[keep], at.stratum[keep], at.following[keep])
-
-
-def with_vector(frames: Sequence[pd.DataFrame], vector: str, draw: int) -> list[pd.DataFrame]:
-    """Frames marked with the vector that they are of."""
-    return [frame.assign(vector=vector, draw=draw) for frame in frames]

@@ -52,6 +52,7 @@ class PathPatching(Experiment):
     figures: ClassVar[tuple[str, ...]] = (
         "path-patching",
         "path-patching-factorial",
+        "path-patching-interactions",
         "path-patching-heads",
         "path-patching-attention",
         "path-patching-accuracy",
@@ -87,6 +88,10 @@ class PathPatching(Experiment):
         "below 5 points",
         "share_low": "lower end of its 95 % interval over problems",
         "share_high": "upper end",
+        "head_share": "share that a head accounts for: lost where its patch skips it, added to skip-attn where it is "
+        "let in alone",
+        "head_share_low": "lower end of its 95 % interval over problems",
+        "head_share_high": "upper end",
         "kl": "KL(patched || base), nats",
         "tv": "total variation between patched and base, in [0, 1]",
         "max_dp": "largest |change| of a token's probability between patched and base",
