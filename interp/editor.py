@@ -68,6 +68,8 @@ class Editor:
         self.values: dict[Site, list[Tensor]] = {site: [] for site in read}
         self._n_rows, self._n_layers = n_rows, n_layers
         self._routes: dict[int, Routes] | None = None
+        self.base_sites: set[Site] = {site for e in self.entries for site in getattr(e.edit, "base_sites", ())}
+        self._base: dict[Site, Tensor] = {}
         self._by_site: dict[Site, list[_Entry]] = {}
         for entry in self.entries:
             for site in entry.edit.sites:
@@ -109,15 +111,19 @@ class Editor:
         cache: Any = None,
         resid: Float[Tensor, "batch pos d_model"] | None = None,
         start: int = 0,
+        stop: int | None = None,
         clean: Float[Tensor, "batch pos d_model"] | None = None,
     ) -> Float[Tensor, "batch pos d_model"]:
         """One pass under these edits; arguments as for `Engine.forward`.
 
         Raises:
-            UserError: paths are to be patched in a model that runs through its own hooks.
+            UserError: paths are to be patched, or streams compared with the base's, in a model that runs through its
+                own hooks.
         """
+        if self.base_sites:
+            self._base = self._run_base(path, tokens, cache, resid if clean is None else clean, start)
         if not self.patches:
-            return path.forward(tokens, tap=self, sites=self.sites, cache=cache, resid=resid, start=start)
+            return path.forward(tokens, tap=self, sites=self.sites, cache=cache, resid=resid, start=start, stop=stop)
         if isinstance(path, HookPath):
             works = "remove foreign hooks; a model whose attention and MLP run in parallel has no such paths"
             raise UserError("path patches need the engine, and this model runs through its own hooks", works=works)
@@ -133,9 +139,28 @@ class Editor:
             cache=cache,
             resid=resid,
             start=start,
+            stop=stop,
             routes=self._routes,
             clean=clean,
         )
+
+    def _run_base(
+        self, path: Engine | HookPath, tokens: Tokens, cache: Any, resid: Tensor | None, start: int
+    ) -> dict[Site, Tensor]:
+        """The streams that edits compare with: the same tokens without edits, in lockstep, with their own cache."""
+        if isinstance(path, HookPath):
+            works = "remove foreign hooks"
+            raise UserError("this edit needs the base stream, and this model runs through its own hooks", works=works)
+        found: dict[Site, Tensor] = {}
+
+        def keep(site: Site, value: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG001 - a tap
+            found[site] = value
+            return value
+
+        beside = None if cache is None else cache.world("base")
+        stop = 1 + max(site.layer for site in self.base_sites)
+        path.forward(tokens, tap=keep, sites=self.base_sites, cache=beside, resid=resid, start=start, stop=stop)
+        return found
 
     def _count(self, entry: _Entry, tokens: Tokens) -> None:
         """A path patch touches every token of its rows."""
@@ -159,6 +184,7 @@ class Editor:
 
     def _apply(self, entry: _Entry, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
         entry.reached.add(site)
+        tokens = replace(tokens, base=self._base[site]) if site in self._base else tokens
         if entry.rows is None:
             return self._touch(entry, site, value, tokens)
         rows = torch.isin(tokens.rows, entry.rows.to(tokens.rows.device)).nonzero()[:, 0]

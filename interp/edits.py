@@ -24,7 +24,8 @@ class Edit(Protocol):
 
     `apply` gets the value of one of `sites` and the tokens of the pass, whose `selected` marks the positions to
     touch, and returns the new value; it must not write into the old one. `by_row` says whether the result depends
-    on which row it is (then rows cannot share a prefix).
+    on which row it is (then rows cannot share a prefix). An edit with the attribute `base_sites`, some of its sites,
+    finds the stream of a pass without any edit in the tokens' `base` there.
     """
 
     @property

@@ -138,7 +138,8 @@ class Forced:
         lowest = editor.first_layer
         if not self.resumes or lowest is None:
             return -1, False
-        at_output = lowest in self.kept and {s.stream for s in editor.sites if s.layer == lowest} == {"resid_post"}
+        outputs = lowest in self.kept and not editor.base_sites
+        at_output = outputs and {s.stream for s in editor.sites if s.layer == lowest} == {"resid_post"}
         below = [layer for layer in self.kept if layer < lowest]
         return (lowest, True) if at_output else (below[-1] if below else -1, False)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.errors import UserError
@@ -41,6 +41,8 @@ class Tokens:
         selected: the positions of the edit being applied; filled in before an edit sees this.
         scratch: what an edit keeps between its sites, for this pass and this edit only.
         weight: how many rows of the caller's batch each row stands for (a shared prefix runs once for many).
+        base: the stream at the site being edited in a pass without any edit, for edits that ask for it
+            (`base_sites`).
     """
 
     ids: Int[Tensor, "batch pos"]
@@ -51,6 +53,7 @@ class Tokens:
     selected: Bool[Tensor, "batch pos"] | None = None
     scratch: dict[str, Any] = field(default_factory=dict)
     weight: Int[Tensor, " batch"] | None = None
+    base: Float[Tensor, "batch pos *d"] | None = None
 
     def take(self, rows: Int[Tensor, " some"]) -> Tokens:
         """The same pass restricted to some of its rows (indices into this pass, not the caller's batch)."""
@@ -62,6 +65,7 @@ class Tokens:
             rows=self.rows[rows],
             selected=None if self.selected is None else self.selected[rows],
             weight=None if self.weight is None else self.weight[rows],
+            base=None if self.base is None else self.base[rows],
         )
 
 

@@ -22,7 +22,12 @@ class Cache:
         self.values: dict[Slot, Tensor] = {}
         self.position: Int[Tensor, "batch pos"] | None = None
         self.length = 0
+        self.worlds: dict[str, Cache] = {}
         self._reserve, self._grad = reserve, grad
+
+    def world(self, name: str) -> Cache:
+        """The cache of the same rows in another world, such as without edits; `take` takes it along."""
+        return self.worlds.setdefault(name, Cache(reserve=self._reserve, grad=self._grad))
 
     def append(
         self, slot: Slot, k: Float[Tensor, "batch head new d_head"], v: Float[Tensor, "batch head new d_head"]
@@ -57,6 +62,7 @@ class Cache:
         new.values = {slot: new._room(t[:, :, : self.length], rows) for slot, t in self.values.items()}
         new.position = None if self.position is None else self.position[rows]
         new.length = self.length
+        new.worlds = {name: world.take(rows, reserve=reserve) for name, world in self.worlds.items()}
         return new
 
     def _room(self, old: Tensor, rows: Int[Tensor, " some"]) -> Tensor:

@@ -1,0 +1,109 @@
+"""Load an autoencoder: one that comes with the package, a folder of sae-lens, or any release that sae-lens knows."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from interp.errors import UserError
+from sae.card import SaeCard
+from sae.catalogue import list_pretrained
+from sae.dictionary import Dictionary, hook_of, site_of
+
+PAGE = "https://www.neuronpedia.org/{}"
+
+
+def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dictionary:
+    """An autoencoder, checked against the model before it is used.
+
+    Args:
+        name: an alias of `interp list saes`, a folder that sae-lens wrote, or `release:id` as in sae-lens' table of
+            published autoencoders (downloaded into the cache of the Hugging Face hub); a folder needs no network.
+        model: a Model that it must fit: width, block and, where the card has it, the weights.
+        foreign: lifts the comparison of weights, never that of shapes.
+
+    Raises:
+        UserError: there is no such autoencoder, it cannot be read, or it does not fit the model.
+    """
+    found = _find(str(name))
+    if model is not None:
+        found.check_fit(model, foreign=foreign)
+    return found
+
+
+def _find(name: str) -> Dictionary:
+    shipped = list_pretrained()
+    if name in shipped:
+        return load_folder(shipped[name])
+    if (Path(name).expanduser() / "cfg.json").is_file():
+        return load_folder(Path(name).expanduser())
+    release, colon, identifier = name.partition(":")
+    if colon:
+        return _release(release, identifier)
+    close = difflib.get_close_matches(name, list(shipped), n=3, cutoff=0.3)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    works = f"{hint}Give one of {', '.join(shipped) or '(none comes with this version)'}, a folder, or release:id"
+    raise UserError("no such autoencoder", given=name, works=works)
+
+
+def load_folder(folder: Path) -> Dictionary:
+    """An autoencoder from a folder with sae-lens' cfg.json and weights, and a card where we wrote one.
+
+    Raises:
+        UserError: a file is missing or unreadable, or the hook point is not supported.
+    """
+    from sae_lens import SAE
+
+    try:
+        inner: Any = SAE.load_from_disk(folder)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"this folder holds no autoencoder of sae-lens: {reason}", given=folder.name) from error
+    path = folder / "card.json"
+    try:
+        card = SaeCard.model_validate(json.loads(path.read_text())) if path.is_file() else SaeCard(name=folder.name)
+    except (ValidationError, ValueError) as error:
+        raise UserError("this card cannot be read", given=path.name, works="see SaeCard for its fields") from error
+    return _wrap(inner, card)
+
+
+def _release(release: str, identifier: str) -> Dictionary:
+    from sae_lens import SAE
+    from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
+
+    known = get_pretrained_saes_directory()
+    if release not in known and "/" not in release:
+        close = difflib.get_close_matches(release, list(known), n=3, cutoff=0.4)
+        raise UserError("sae-lens knows no such release", given=release, works=f"did you mean {' or '.join(close)}?")
+    entry = known.get(release)
+    if entry is not None and identifier not in entry.saes_map:
+        close = difflib.get_close_matches(identifier, list(entry.saes_map), n=3, cutoff=0.0)
+        raise UserError(f"{release} has no such autoencoder", given=identifier, works=f"such as {', '.join(close)}")
+    try:
+        inner: Any = SAE.from_pretrained(release, identifier)
+    except Exception as error:  # the hub, its client and the converters raise errors of many kinds
+        raise UserError(f"{release} could not be loaded: {str(error).splitlines()[0]}", given=identifier) from error
+    page = (entry.neuronpedia_id.get(identifier) or "") if entry is not None else ""
+    return _wrap(inner, SaeCard(name=f"{release}:{identifier}", neuronpedia=page))
+
+
+def _wrap(inner: Any, card: SaeCard) -> Dictionary:
+    import torch
+
+    metadata = inner.cfg.metadata
+    site = site_of(card.hook or metadata.hook_name)
+    card = card.model_copy(update={"hook": hook_of(site), "base_model": _model(card, metadata)})
+    page = card.neuronpedia or str(metadata.neuronpedia_id or "")
+    inner = inner.to(dtype=torch.float32).eval()
+    for parameter in inner.parameters():
+        parameter.requires_grad_(False)
+    neuron = PAGE.format(page) + "/{}" if page else ""
+    return Dictionary(inner, site, card, neuron)
+
+
+def _model(card: SaeCard, metadata: Any) -> str:
+    return card.base_model if card.base_model != "unknown" else str(metadata.model_name or "unknown")
