@@ -35,6 +35,7 @@ def write_report(
     *,
     title: str,
     problems: Mapping[str, str] | None = None,
+    lead: str = "",
 ) -> Path:
     """Write `out/index.html`, with the data of every run in `out/data`.
 
@@ -45,23 +46,31 @@ def write_report(
         out: the folder.
         title: of the page.
         problems: entry key -> why it could not be run.
+        lead: HTML that stands before the verdicts.
 
     Returns:
         The path of the page.
     """
     failed = problems or {}
     shown = [Section(entry, tuple(runs), failed.get(entry.key, "")) for entry, runs in sections]
-    return _write(shown, out, title)
+    return _write(shown, out, title, lead)
 
 
 def write_paper(
-    entries: Sequence[Entry], made: Mapping[str, Record], out: Path, *, scale: str, images: bool = False
+    entries: Sequence[Entry],
+    made: Mapping[str, Record],
+    failed: Mapping[str, str],
+    out: Path,
+    *,
+    scale: str,
+    images: bool = False,
 ) -> Path:
     """Write the report of `interp paper`, with images beside it in `out/figures` where they are asked for.
 
     Args:
         entries: of the manifest.
         made: entry key -> its run.
+        failed: entry key -> why it could not be run.
         out: the folder.
         scale: of the runs, for the title.
         images: write PNG, SVG and PDF of every figure too; the page is there by then.
@@ -73,7 +82,8 @@ def write_paper(
         UserError: an image cannot be made.
     """
     runs = [(entry, [made[entry.key]] if entry.key in made else []) for entry in entries]
-    page = write_report(runs, out, title=f"Small Vectors, Big Effects: figures at scale {scale}")
+    title = f"Small Vectors, Big Effects: figures at scale {scale}"
+    page = write_report(runs, out, title=title, problems=failed)
     if images:
         drawn = [(entry, name, run) for entry, shown in runs for run in shown for name in entry.figures]
         pairs = [
@@ -115,7 +125,7 @@ def _own_entry(run: Record) -> Entry:
     )
 
 
-def _write(sections: Sequence[Section], out: Path, title: str) -> Path:
+def _write(sections: Sequence[Section], out: Path, title: str, lead: str = "") -> Path:
     out.mkdir(parents=True, exist_ok=True)
     plotly, script = get_plotlyjs(), _asset("report.js")
     shown = [section for section in sections if not section.absent]
@@ -125,7 +135,7 @@ def _write(sections: Sequence[Section], out: Path, title: str) -> Path:
         style=_asset("report.css"),
         hashes=f"{_hash(plotly)} {_hash(script)}",
         contents=_contents(shown, absent),
-        lead=_lead(sections),
+        lead=_lead(sections) + lead,
         verdicts=_verdicts(shown),
         sections="\n".join([*(body(section, out) for section in shown), _absent(absent)]),
         footer=f"Written {datetime.now(UTC):%Y-%m-%d %H:%M} UTC. One file; it loads nothing from the network.",

@@ -17,7 +17,7 @@ _FILE_SUFFIXES = {
 }  # fmt: skip
 
 
-RESERVED = ("bake", "load", "convert", "catalogue")
+RESERVED = ("bake", "load", "convert", "catalogue", "check-fit")
 """Names in the group `interp.vectors` that are functions of the vectors package and no vectors."""
 
 COMPUTED = "untrained"

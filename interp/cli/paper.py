@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,9 +11,10 @@ import click
 
 from interp import registry
 from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
+from interp.cli.suite import Shared, run_all
 from interp.errors import UserError
 from interp.experiment import DEFAULT_SCALE, SCALES
-from interp.given import check_paths, default_vectors
+from interp.given import check_paths
 
 PROFILES = (DEFAULT_MODEL, "qwen2.5-math-7b", "llama-3.1-8b-instruct")
 """Profile -> model."""
@@ -50,10 +50,10 @@ def command(
         for entry in entries:
             click.echo(_plan(entry, scale))
         return 0
-    shared = _Shared(profile, vectors, Path(out))
-    report = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
-    made, code = _run_all(entries, shared, report, scale=scale, memory=memory)
-    click.echo(report(made, images=images))
+    shared = Shared(profile, vectors, DEFAULT_TASK, Path(out))
+    write = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
+    made, failed, code = run_all(entries, shared, write, scale=scale, memory=memory)
+    click.echo(write(made, failed, images=images))
     return code
 
 
@@ -79,61 +79,3 @@ def _plan(entry: Any, scale: str) -> str:
     settings = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in entry.settings.items())
     what = f"interp run {entry.experiment} --scale {scale} {settings}".rstrip()
     return f"{entry.label}: {entry.title}: {what if entry.ready else 'not available in this version'}"
-
-
-class _Shared:
-    """What the experiments of a report share, loaded once: the model, the task, and vectors by name."""
-
-    def __init__(self, profile: str, vectors: str | None, out: Path) -> None:
-        from interp.given import as_model, as_task
-
-        self.profile, self.vectors, self.out = profile, vectors, out
-        self.model, self.task = as_model(profile), as_task(DEFAULT_TASK)
-        self._known: dict[str, Any] = {}
-
-    def given(self, cls: Any) -> dict[str, Any]:
-        """Model, vectors and task of an experiment: the vectors that were named, or those that it prefers."""
-        from interp.given import as_vectors
-
-        name = self.vectors or default_vectors(self.profile, cls.prefers)
-        if name not in self._known:
-            self._known[name] = as_vectors(name, self.model, self.task, keep=self.out / "runs")
-        return {"model": self.model, "vectors": self._known[name], "task": self.task}
-
-
-def _run_all(
-    entries: Sequence[Any], shared: _Shared, report: Any, *, scale: str, memory: float | None
-) -> tuple[dict[str, Any], int]:
-    """The run record of each entry, and the exit code; the report is written anew after each.
-
-    An experiment that fails is left out of the report, so that one bug does not take the other figures along.
-    """
-    made: dict[str, Any] = {}
-    code = 0
-    for entry in (entry for entry in entries if entry.ready):
-        click.echo(f"{entry.label}: {entry.title}", err=True)
-        try:
-            run = _run_one(entry, shared, scale=scale, memory=memory)
-        except UserError as error:
-            click.echo(f"interp: {entry.label} is left out: {error}", err=True)
-        except Exception:
-            click.echo(traceback.format_exc(), err=True)
-            code = 1
-        else:
-            if run.interrupted:
-                return made, 130
-            made[entry.key] = run.record
-            report(made)
-    return made, code
-
-
-def _run_one(entry: Any, shared: _Shared, *, scale: str, memory: float | None) -> Any:
-    from interp.runner import run_experiment
-
-    experiment = registry.load("experiments", entry.experiment).at(scale, **entry.settings)
-    run = run_experiment(
-        experiment, shared.given(type(experiment)), out=shared.out / "runs", memory=memory, scale=scale
-    )
-    if not run.partial:
-        run.save_figures()
-    return run

@@ -142,10 +142,10 @@ def test_a_figure_that_cannot_be_drawn_does_not_cost_the_report(tmp_path: Path) 
 
 def test_the_report_grows_run_by_run(tmp_path: Path) -> None:
     entries = [paper.entry("3"), paper.entry("4")]
-    first = Page(write_paper(entries, {}, tmp_path, scale="smoke").read_text(encoding="utf-8"))
+    first = Page(write_paper(entries, {}, {}, tmp_path, scale="smoke").read_text(encoding="utf-8"))
     assert first.text.count("not run yet") == 2
     made = {"4": lens()}
-    second = Page(write_paper(entries, made, tmp_path, scale="smoke").read_text(encoding="utf-8"))
+    second = Page(write_paper(entries, made, {}, tmp_path, scale="smoke").read_text(encoding="utf-8"))
     assert second.text.count("not run yet") == 1 and "Logit lens of the vectors" in second.text
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["index.html"]
 

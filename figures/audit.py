@@ -1,0 +1,71 @@
+"""The steering-vector card: what is known of anyone's vectors, and the control suite run on them, on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from figures.markup import table, text
+from figures.paper import Entry, manifest
+from figures.record import Record
+from figures.report import write_report
+
+KEYS = ("gain-ladder", "magnitude", "side-effects", "vector-geometry", "3", "5", "2", "4")
+"""Entries of the manifest that an audit runs: what the vectors gain and cost first, then how they act."""
+
+
+def entries() -> list[Entry]:
+    """The entries of an audit, in the order of the page; those that are not installed are left out."""
+    known = {entry.key: entry for entry in manifest()}
+    return [known[key] for key in KEYS if key in known and known[key].ready]
+
+
+def write_audit(
+    chosen: Sequence[Entry],
+    made: Mapping[str, Record],
+    failed: Mapping[str, str],
+    out: Path,
+    *,
+    about: Mapping[str, Any],
+    scale: str,
+) -> Path:
+    """Write the card and the runs behind it.
+
+    Args:
+        chosen: entries of the manifest.
+        made: entry key -> its run.
+        failed: entry key -> why it could not be run.
+        out: the folder.
+        about: name, model, fit, kind, norms (layer -> norm), digest, and card (as its JSON).
+        scale: of the runs.
+
+    Returns:
+        The path of the page.
+    """
+    runs = [(entry, [made[entry.key]] if entry.key in made else []) for entry in chosen]
+    title = f"Steering-vector card: {about['name']}"
+    return write_report(runs, out, title=title, problems=failed, lead=card(about, scale))
+
+
+def card(about: Mapping[str, Any], scale: str) -> str:
+    """What is known before anything is measured, as a table."""
+    known: Mapping[str, Any] = about.get("card") or {}
+    norms = about.get("norms") or {}
+    rows = [
+        ("Vectors", f"{about['name']} ({about['kind']}), digest {about['digest']}"),
+        ("Measured on", f"{about['model']}: {about['fit']}"),
+        ("Made for", f"{known.get('base_model')}, {known.get('architecture') or 'architecture unknown'}"),
+        ("Trained", f"{known.get('trained')}, added at {known.get('site')}; origin: {known.get('origin')}"),
+        ("Trials", f"{len(known.get('trials') or [])} recorded, the kept one among them"),
+        ("Norm by layer", ", ".join(f"{layer}: {norm:.3g}" for layer, norm in norms.items())),
+        ("Recipe", _flat(known.get("recipe") or {})),
+        ("Scale of the runs", scale),
+    ]
+    cells = [[text(name), text(value)] for name, value in rows if value]
+    return table(("Card", ""), cells, name="card-table")
+
+
+def _flat(recipe: Mapping[str, Any]) -> str:
+    """A recipe in one line; nested values as they are."""
+    return ", ".join(f"{name} {value}" for name, value in recipe.items() if value not in (None, {}, []))

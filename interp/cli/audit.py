@@ -1,0 +1,70 @@
+"""`interp audit`: the control suite on anyone's vectors, as a one-page card."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from interp import registry
+from interp.cli.options import (
+    DEFAULT_TASK,
+    add,
+    foreign_option,
+    memory_option,
+    model_option,
+    out_option,
+    prompts_option,
+    read_task,
+    task_option,
+)
+from interp.cli.suite import Shared, run_all
+from interp.errors import UserError
+from interp.experiment import DEFAULT_SCALE, SCALES
+from interp.given import check_paths, describe_vectors
+
+
+@click.command("audit")
+@click.argument("vectors", metavar="V")
+@add(model_option(), foreign_option(), task_option(), prompts_option(), memory_option(), out_option("audit"))
+@click.option("--scale", metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the runs.")
+@click.option("--dry-run", is_flag=True, help="Say what would be run.")
+def command(
+    vectors: str,
+    model: str,
+    foreign: bool,
+    task: str | None,
+    prompts: str | None,
+    memory: float | None,
+    out: str,
+    scale: str,
+    dry_run: bool,
+) -> int:
+    """Measure what vectors gain, what they cost and how they act, beside controls: one page."""
+    if scale not in SCALES:
+        raise UserError("no such scale", given=scale, works=f"use one of {', '.join(SCALES)}")
+    check_paths(vectors=vectors, model=model)
+    entries = registry.load("reports", "audit")()
+    if dry_run:
+        for entry in entries:
+            click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale}")
+        return 0
+    asked = read_task(task, prompts) if task or prompts else DEFAULT_TASK
+    shared = Shared(model, vectors, asked, Path(out), foreign=foreign)
+    about = _about(shared, vectors)
+    write = partial(registry.load("reports", "write-audit"), entries, out=Path(out), about=about, scale=scale)
+    made, failed, code = run_all(entries, shared, write, scale=scale, memory=memory)
+    click.echo(write(made, failed))
+    return code
+
+
+def _about(shared: Shared, name: str) -> dict[str, Any]:
+    """What is known of the vectors before anything is measured."""
+    vectors = shared.named(name)
+    fit = registry.load("vectors", "check-fit")(vectors, shared.model, foreign=shared.foreign)
+    norms = getattr(vectors, "norms", {})
+    kind = str(getattr(vectors.card, "kind", type(vectors).__name__))
+    described = describe_vectors(vectors, name) or {}
+    return {**described, "model": shared.model.name, "fit": fit, "kind": kind, "norms": norms}
