@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from experiments.prefix_substitution import PrefixSubstitution as PrefixSubstitution
     from experiments.side_effects import SideEffects as SideEffects
     from experiments.magnitude import Magnitude as Magnitude
+    from experiments.placement import Placement as Placement
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
+    from experiments.transfer import Transfer as Transfer
 
 _HOME = {
     "AccuracyByLayer": "experiments.accuracy_by_layer",
@@ -27,7 +29,9 @@ _HOME = {
     "PrefixSubstitution": "experiments.prefix_substitution",
     "SideEffects": "experiments.side_effects",
     "Magnitude": "experiments.magnitude",
+    "Placement": "experiments.placement",
     "TokenSubstitution": "experiments.token_substitution",
+    "Transfer": "experiments.transfer",
 }
 
 

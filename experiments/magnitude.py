@@ -38,8 +38,8 @@ CONTROL = "random-isotropic"
 class Magnitude(Sweep):
     """Accuracy, boxed and ended answers, and KL at multiples of a vector, beside random vectors at the same ones.
 
-    At the trained scale every random draw meets every problem; at the other factors each problem meets another draw,
-    so that their mean costs no more than one draw.
+    At the trained scale every random draw meets every problem; at the other factors, where `mixed`, each problem meets
+    another draw.
     """
 
     version: ClassVar[int] = 1
@@ -77,6 +77,7 @@ class Magnitude(Sweep):
             "validation_n": 128,
             "texts_n": 64,
             "kl_draws": 8,
+            "mixed": False,
         },
     }
 
@@ -145,7 +146,7 @@ class Magnitude(Sweep):
         drawn = [_edits(one, factor) for one in self._draws(ctx, vectors)]
         if factor == 1.0:
             return [Condition(CONTROL, draw, edits, {"factor": factor}) for draw, edits in enumerate(drawn)]
-        return [Condition(CONTROL, -1, at={"factor": factor}, rotation=tuple(drawn))]
+        return self.random(drawn, factor=factor)
 
     def _chosen(self, ctx: Context, vectors: SteeringVectors, temperature: float) -> pd.DataFrame:
         """Factor 1, the chosen one and random vectors at factor 1, on the problems on which nothing was chosen."""

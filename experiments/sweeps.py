@@ -19,6 +19,7 @@ from experiments.controls import draw_controls, halves, training_texts
 from experiments.graded import COLUMNS, Condition, answers, references, summarise
 from interp.context import Context
 from interp.digest import digest
+from interp.edits import Edit
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.summaries import Interval, bootstrap, difference
@@ -52,6 +53,8 @@ class Sweep(Experiment, abstract=True):
     """Training problems on which a control's covariance or effect is taken."""
     validation_n: int = 24
     """Validation problems on which something is chosen."""
+    mixed: bool = True
+    """Away from the main comparison each problem meets another random draw, which costs no more than one draw."""
     beside: tuple[str, ...] = ("all-layer", "random-reward", "format-reward")
     """Other sets of the same model that are shown beside, where they come with it."""
 
@@ -109,6 +112,12 @@ class Sweep(Experiment, abstract=True):
         make = partial(training_texts, ctx, self.train_n, [layer])
         make_all = partial(draw_controls, ctx, every, layer, tuple(kinds), draws=wanted, trained_on=make)
         return ctx.once(f"controls {every.digest} {layer} {tuple(kinds)} {wanted}", make_all)
+
+    def random(self, drawn: Sequence[tuple[Edit, ...]], kind: str = "random-isotropic", **at: Any) -> list[Condition]:
+        """Random draws: one condition in which each problem meets another one (draw -1), or one for each of them."""
+        if self.mixed:
+            return [Condition(kind, -1, at=at, rotation=tuple(drawn))]
+        return [Condition(kind, draw, edits, at) for draw, edits in enumerate(drawn)]
 
     def references(self, ctx: Context, steered: pd.DataFrame, temperature: float) -> pd.DataFrame:
         """The base, the other sets that are whole, the base as sharp as the steered model, and few-shot prompts.

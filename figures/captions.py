@@ -33,15 +33,15 @@ CAPTIONS: Mapping[str, str] = {
     "logit-lens-classes": "Change of each token class when the vector is on, mean over problems with 95 % intervals; "
     "grey marks are control vectors, one a draw. A probability can move only where the base is undecided, hence the "
     "log-odds beside it.",
-    "persistence": "Row: the block l whose vector is on, alone (also where the vectors were trained together); column: a "
-    "later block k. Left, cosine of each token's change with the vector itself; right, agreement between a problem's "
-    "tokens of what the network adds to it. Below, minus the mean of random vectors, for the blocks that have them. Mean "
-    "over generated tokens, then problems.",
+    "persistence": "Row: the block l whose vector is on, alone (also where the vectors were trained together); column: "
+    "a later block k. Left, cosine of each token's change with the vector itself; right, agreement between a problem's "
+    "tokens of what the network adds to it. Below, minus the mean of random vectors, for the blocks that have them. "
+    "Mean over generated tokens, then problems.",
     "persistence-controls": "Each panel: one steered block. Orange: the vector, 95 % intervals over problems for each "
     "block alone; grey: from the lowest to the highest mean of a random vector of the same norm.",
-    "persistence-final": "Cosines of the mean changes that vectors of different blocks make after the last block, over "
-    "generated tokens. Right: their mean over the blocks that have random vectors, on the problems that those were read "
-    "on; interval over problems, grey: one mark a draw.",
+    "persistence-final": "Cosines of the mean changes that vectors of different blocks make after the last block, "
+    "over generated tokens. Right: their mean over the blocks that have random vectors, on the problems that those were "
+    "read on; interval over problems, grey: one mark a draw.",
     "persistence-paper": "As in the paper, without controls. In Diff-Diff each token is part of the mean that it is "
     "compared with, so that unrelated changes seem to agree; random vectors have nearly the same matrix.",
     "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
@@ -78,6 +78,9 @@ CAPTIONS: Mapping[str, str] = {
     "(down), with the exact p of as many broken as fixed (McNemar). Right, answers to questions that are not the "
     "task's: the longest run of tokens that occurs twice, change against the base. Bars: 95 % intervals, paired by "
     "question.",
+    "placement": "Orange: accuracy with a vector trained and added at that place of the block. Grey: random vectors of "
+    "its norm at the same place, another one for each problem. Bars: 95 % intervals over problems. A place without a "
+    "trained vector stays empty.",
     "token-substitution": "Left, mean change of a token's probability; middle, change of its log-odds; right, its "
     "share of the total variation. Tokens were chosen on one half of the problems and are measured on the other. Bars: "
     "95 % intervals over problems; grey marks are control vectors, one a draw, in the last row for the token that each "
@@ -88,6 +91,11 @@ CAPTIONS: Mapping[str, str] = {
     "token-substitution-paper": "As in the paper: at each position the token whose probability rises most, grouped by "
     "token; in orange the chosen token at position 0. Selected by maximum, so every box is above zero for any vector, "
     "random ones included. Boxes: quartiles; beyond 2,000 points only outliers are drawn as points.",
+    "transfer": "Points of accuracy that each recipient gains with each donor's vectors: the same model under other "
+    "prompts or with an adapter on, or another model of the same shape. Bars: 95 % intervals, paired by problem; grey "
+    "marks: control sets, one a draw. A set of several single-layer vectors is on together.",
+    "transfer-table": "The same as numbers. The share is of the gain that the recipient's own vectors give (for another "
+    "prompt: that the vectors give under their own), shown where the lower bound of the latter is at least 5 points.",
 }
 
 
