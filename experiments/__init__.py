@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from experiments.adaptive_scaling import AdaptiveScaling as AdaptiveScaling
     from experiments.gain_ladder import GainLadder as GainLadder
     from experiments.logit_lens import LogitLens as LogitLens
+    from experiments.magnitude import Magnitude as Magnitude
     from experiments.path_patching import PathPatching as PathPatching
     from experiments.persistence import Persistence as Persistence
+    from experiments.placement import Placement as Placement
     from experiments.prefix_substitution import PrefixSubstitution as PrefixSubstitution
     from experiments.side_effects import SideEffects as SideEffects
-    from experiments.magnitude import Magnitude as Magnitude
-    from experiments.placement import Placement as Placement
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
     from experiments.transfer import Transfer as Transfer
 

@@ -47,11 +47,11 @@ CAPTIONS: Mapping[str, str] = {
     "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
     "before the completion (chosen on training problems), and by writing each of the base's likeliest first tokens. "
     "Bars: 95 % intervals, paired by problem; grey marks: tokens that control vectors chose likewise, one a draw.",
-    "magnitude": "Accuracy and KL at multiples of the vector, 1 being the scale it was trained to. Grey: random vectors "
-    "of its norm at the same multiples, another one for each problem, and at 1 each draw on all problems as a mark. "
+    "magnitude": "Accuracy and KL at multiples of the vector, 1 being the scale it was trained to. Grey: random "
+    "vectors of its norm at the same multiples, another one for each problem, and at 1 each draw on all problems as a mark. "
     "Bars: 95 % intervals over problems. Middle: what the base reaches without a vector.",
-    "magnitude-beside": "What must stand beside an accuracy, at each multiple of the vector. A large multiple may raise "
-    "the share of boxed answers and break the rest.",
+    "magnitude-beside": "What must stand beside an accuracy, at each multiple of the vector. A large multiple may "
+    "raise the share of boxed answers and break the rest.",
     "path-patching": "The next block computes with the vector on some of its paths only, on the same tokens. Bars: "
     "share of the distance between steered and base that is kept, with 95 % intervals over problems; circles: control "
     "vectors under the same patch, one a draw. What a vector adds to the last block's stream is unembedded as it is, so "
