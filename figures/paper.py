@@ -214,7 +214,7 @@ _ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="transfer",
-        figures=("transfer",),
+        figures=("transfer", "transfer-table"),
     ),
     Entry(
         key="prefix",

@@ -1,0 +1,120 @@
+"""Where vectors are put: the model under another prompt, with an adapter on, or another model of the same shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from interp.context import Context
+from interp.edits import Edit
+from interp.errors import UserError
+from interp.given import catalogue
+from interp.load import load_model
+from interp.tasks.task import Task
+from vectors import SteeringVectors
+from vectors.fit import check_fit
+
+HOME = "task-prompt"
+"""The model under the prompt that its vectors were trained with."""
+OTHER_LINE = r"You are a careful helper. Work the answer out and write it inside \boxed{} at the end."
+"""System line of the recipient "other-system-line"."""
+
+
+@dataclass(frozen=True)
+class Recipient:
+    """A model under a prompt, ready to take a donor's vectors.
+
+    Attributes:
+        name: as the user named it.
+        ctx: the run with this model and this task.
+        edits: what is on in the recipient whatever the donor, such as an adapter.
+        own: its own vectors; None where it has none.
+    """
+
+    name: str
+    ctx: Context
+    edits: tuple[Edit, ...] = ()
+    own: SteeringVectors | None = None
+
+    def takes(self, donor: SteeringVectors) -> tuple[Edit, ...]:
+        """The recipient's edits with a donor's vectors.
+
+        Raises:
+            UserError: the donor's model has another depth, width or architecture.
+        """
+        check_fit(donor, self.ctx.model, foreign=True)
+        return (*self.edits, *donor.edits())
+
+
+def _other_line(task: Task) -> Task:
+    return replace(task, system=OTHER_LINE)
+
+
+def _no_example(task: Task) -> Task | None:
+    return replace(task, example=()) if task.example else None
+
+
+PROMPTS: dict[str, Callable[[Task], Task | None]] = {
+    HOME: lambda task: task,
+    "other-system-line": _other_line,
+    "no-example": _no_example,
+}
+"""Recipients that are the run's model under another prompt; None where the task has no such variant."""
+
+
+def recipient(ctx: Context, name: str) -> Recipient | None:
+    """A recipient by name.
+
+    Args:
+        ctx: the run.
+        name: one of PROMPTS; the name of a set that comes with the model, such as "lora-r1", whose edits are then on;
+            or a model by alias or path, with its own vectors where it has them: "MODEL" or "MODEL=VECTORS".
+
+    Returns:
+        None where the model has no such set, or the task no such prompt.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    vectors = ctx.vectors if isinstance(ctx.vectors, SteeringVectors) else None
+    if name in PROMPTS:
+        task = PROMPTS[name](ctx.task)
+        return None if task is None else Recipient(name, _other(ctx, name, task=task), own=vectors)
+    if "/" not in name and "." not in name and "=" not in name:
+        adapter = ctx.related(name)
+        return None if adapter is None else Recipient(name, ctx, edits=tuple(adapter.edits()))
+    source, _, own = name.partition("=")
+    model = ctx.once(f"recipient {source}", lambda: load_model(source))
+    inner = _other(ctx, source, model=model)
+    return Recipient(source, inner, own=None if not own else named_donor(inner, own))
+
+
+def _other(ctx: Context, name: str, **changed: Any) -> Context:
+    """The run with another model or task; what it makes once is its own, what edits touch is counted together."""
+    made = ctx.once(f"made for {name}", dict[str, Any])
+    return replace(ctx, _made=made, **changed)
+
+
+def named_donor(ctx: Context, name: str) -> SteeringVectors | None:
+    """Vectors by name, allowed to be on together; None where the model has no such set.
+
+    Raises:
+        UserError: they are no steering vectors.
+    """
+    here = f"{ctx.model.name}/{name}"
+    absent = "@" in name and "/" not in name and here not in catalogue()
+    found = None if absent else ctx.related(name)
+    if found is None:
+        return None
+    if not isinstance(found, SteeringVectors):
+        raise UserError("a donor gives steering vectors", given=f"{name}: {type(found).__name__}")
+    return found.together()
+
+
+def donors(ctx: Context, names: Sequence[str]) -> dict[str, SteeringVectors]:
+    """Those donors that there are; the others are said."""
+    found = {name: named_donor(ctx, name) for name in names}
+    for name in (name for name, one in found.items() if one is None):
+        ctx.say(f"{ctx.model.name} has no set {name}: it gives nothing here")
+    return {name: one for name, one in found.items() if one is not None}
