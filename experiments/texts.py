@@ -73,11 +73,40 @@ def texts(
         edits: what the completions are drawn under; the base model by default, so that no vector is favoured.
         keep: blocks whose output is kept, see `Forced`.
     """
+    said = completed(ctx, split=split, n=n, edits=edits)
+    return said.run(ctx.model, keep)
+
+
+@dataclass(frozen=True)
+class Said:
+    """Prompts with completions, one row each, not run yet; attributes as of `Texts`."""
+
+    examples: tuple[str, ...]
+    batch: Batch
+    stratum: Int[Tensor, "row pos"]
+
+    def __getitem__(self, rows: slice) -> Said:
+        """Some of the rows, without the padding that none of them needs."""
+        batch = self.batch.rows(rows)
+        return Said(self.examples[rows], batch, self.stratum[rows][:, -batch.ids.shape[1] :])
+
+    def run(self, model: Any, keep: Iterable[int] = ()) -> Texts:
+        """Run them without edits; `keep` as for `Forced`."""
+        return Texts(self.examples, self.batch, self.stratum, Forced(model, self.batch, keep))
+
+
+def completed(
+    ctx: Context,
+    *,
+    split: Literal["train", "validation", "test"] = "test",
+    n: int | None = None,
+    edits: Any = (),
+) -> Said:
+    """What `texts` runs: problems completed at temperature 1."""
     problems = ctx.problems(split, n)
     said = ctx.completions(ctx.prompts(problems), edits, temperature=1.0, keys=[problem.id for problem in problems])
     batch = Batch.of(*paired_rows(said), device=ctx.model.device)
-    examples = tuple(problem.id for problem in problems)
-    return Texts(examples, batch, strata(ctx.model, said, batch), Forced(ctx.model, batch, keep))
+    return Said(tuple(problem.id for problem in problems), batch, strata(ctx.model, said, batch))
 
 
 def strata(model: Any, said: Completions, batch: Batch) -> Int[Tensor, "row pos"]:

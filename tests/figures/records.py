@@ -93,6 +93,29 @@ def lens(tokens: tuple[str, ...] = (" To", " we"), meta: Mapping[str, Any] = MET
     return Made({**meta, "experiment": "logit-lens"}, pd.DataFrame(rows))
 
 
+def persistence(meta: Mapping[str, Any] = META) -> Made:
+    """Steered blocks 0 and 1 of three; block 0 has one control of two draws."""
+    rows: list[dict[str, Any]] = []
+    for number, statistic in enumerate(("self", "induced", "diff_vector", "diff_diff", "mean_diff")):
+        for layer, observed in ((0, 1), (0, 2), (1, 2)):
+            value = 0.5 / observed - number / 8
+            about = {"layer": layer, "observed": observed, "statistic": statistic, "n": 8}
+            beside = {"random": 0.125, "random_low": 0.0625, "random_high": 0.25, "above": value - 0.125, "above_n": 4}
+            ends = {"low": value - 0.125, "high": value + 0.25, **(beside if layer == 0 else {})}
+            rows.append(_row("pairs", "trained", value=value, **about, **ends))
+    for vector, draws in (("trained", 1), ("random-isotropic", 2), ("negated", 1)):
+        for draw in range(draws):
+            value = 0.75 if vector == "trained" else 0.25 * draw
+            ends = {"low": 0.5, "high": 0.875} if vector == "trained" else {}
+            about = {"statistic": "final", "value": value, "n": 8, **ends}
+            rows.append(_row("final", vector, layer=0, observed=1, **about) | {"draw": draw})
+            rows.append(_row("final-mean", vector, **about) | {"draw": draw})
+    both = [{**row, "text": "base", "stratum": stratum} for row in rows for stratum in ("generated", "prompt")]
+    frame = pd.DataFrame(both)
+    frame.loc[frame["stratum"] == "prompt", ["value", "above"]] = -1.0  # must not be drawn
+    return Made({**meta, "experiment": "persistence"}, frame)
+
+
 def _row(part: str, vector: str, **values: Any) -> dict[str, Any]:
     return {"part": part, "vector": vector, "draw": 0, **values}
 
