@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -33,8 +34,9 @@ def build(run: Record) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, column_widths=[0.56, 0.44], horizontal_spacing=0.14)
     for trace in [*_clouds(drop(rows, "vector", "trained")), _curve(trained), _equal(rows)]:
         figure.add_trace(trace, row=1, col=1)
-    figure.update_xaxes(title_text="KL on the task's text (nats per token)", type="log", row=1, col=1)
-    figure.update_yaxes(title_text="KL on neutral text (nats per token)", type="log", row=1, col=1)
+    x, y = _ticks(rows, "kl_task"), _ticks(rows, "kl_neutral")
+    figure.update_xaxes(title_text="KL on the task's text (nats per token)", type="log", row=1, col=1, **x)
+    figure.update_yaxes(title_text="KL on neutral text (nats per token)", type="log", row=1, col=1, **y)
     drawn = _selectivity(rows, trained)
     for trace in row_traces(drawn, label="95 % interval", control="one draw", unit="ln ratio", legend=False):
         figure.add_trace(trace, row=1, col=2)
@@ -45,6 +47,14 @@ def build(run: Record) -> go.Figure:
     figure.update_xaxes(title_text="ln(KL on the task / KL on neutral text)", row=1, col=2)
     title = "What does the vector cost on text that is not its task?"
     return dress(figure, run.meta, title, n=count(trained), unit="neutral texts", height=520, legend=True)
+
+
+def _ticks(rows: pd.DataFrame, name: str) -> dict[str, Any]:
+    """1, 2 and 5 of each decade that the axis covers, written out."""
+    seen = [value for end in ("", "_low", "_high") for value in numbers(rows, name + end) if value > 0]
+    decades = range(math.floor(math.log10(min(seen))), math.ceil(math.log10(max(seen))) + 1)
+    values = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    return {"tickvals": values, "ticktext": [f"{value:.12g}" for value in values]}
 
 
 def _clouds(controls: pd.DataFrame) -> list[go.Scatter]:
@@ -131,11 +141,8 @@ def build_answers(run: Record) -> go.Figure:
     title = "longest run that an off-task answer repeats,<br>change (% of its tokens)"
     figure.update_yaxes(title_text=title, row=1, col=2)
     figure.update_layout(barmode="relative")
-    controls = control_label(drop(style, "vector", "base", "trained")).removeprefix("controls, one mark a draw ")
-    figure.update_layout(legend={"title": {"text": ""}})
-    named = f"What else happens to answers? Controls at dose 1 {controls}" if controls != "controls" else ""
     note = f"n = {count(trained)} problems and {count(style)} questions"
-    dress(figure, run.meta, named or "What else happens to answers?", height=500, legend=True)
+    dress(figure, run.meta, "What else happens to answers, on the task and off it?", height=500, legend=True)
     return figure.update_layout(title={"subtitle": {"text": _with_counts(figure, note)}})
 
 
@@ -163,7 +170,8 @@ def _fates(trained: pd.DataFrame, controls: pd.DataFrame, doses: Sequence[float]
         return bars
     values = [100 * value / n for value in numbers(controls, "fixed")]
     values += [-100 * value / n for value in numbers(controls, "broken")]
-    return [*bars, _draws([at[0] + 0.36] * len(values), values, legend=True)]
+    named = control_label(controls).replace("one mark a draw", "dose 1, one mark a draw")
+    return [*bars, _draws([at[0] + 0.36] * len(values), values, named)]
 
 
 def _repeated(trained: pd.DataFrame, controls: pd.DataFrame, doses: Sequence[float]) -> list[go.Scatter]:
@@ -180,12 +188,12 @@ def _repeated(trained: pd.DataFrame, controls: pd.DataFrame, doses: Sequence[flo
     )
     at = [place for place, dose in enumerate(doses) if dose == 1]
     values = [100 * value for value in numbers(controls, "repeated_change")]
-    return [points, *([_draws([at[0] + 0.2] * len(values), values, legend=False)] if at and values else [])]
+    return [points, *([_draws([at[0] + 0.2] * len(values), values)] if at and values else [])]
 
 
-def _draws(x: list[float], y: list[float], *, legend: bool) -> go.Scatter:
+def _draws(x: list[float], y: list[float], named: str = "") -> go.Scatter:
     marker = {"color": translucent(BASE, 0.7), "size": 8, "symbol": "circle", "line": {"color": "#5b6066", "width": 1}}
     return go.Scatter(
-        x=x, y=y, mode="markers", name="controls, one mark a draw", marker=marker, showlegend=legend,
+        x=x, y=y, mode="markers", name=plain(named), marker=marker, showlegend=bool(named),
         hovertemplate="%{y:.3g}<extra>one draw</extra>",
     )  # fmt: skip

@@ -19,6 +19,7 @@ from figures.style import dress, plain
 
 _NAMES = {"task-prompt": "its own prompt", "other-system-line": "other system line", "no-example": "no worked example"}
 _DASH = "\u2013"
+_LINES = {"color": "#e7e7e4"}
 
 
 def build(run: Record) -> go.Figure:
@@ -42,7 +43,8 @@ def build(run: Record) -> go.Figure:
         figure.add_vline(x=0, row=1, col=column)  # pyright: ignore[reportArgumentType]
     labels = [plain(label) for _, _, label in donors] + [plain(kind) for kind in kinds]
     figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5])
-    figure.update_xaxes(title_text="points gained")
+    figure.update_xaxes(title_text="points gained", matches="x")
+    figure.update_annotations(font={"size": 13})
     title = "What do the vectors give to other prompts and models?"
     return dress(figure, run.meta, title, n=count(rows), height=280 + 34 * len(labels), gap=44, legend=True)
 
@@ -64,8 +66,13 @@ def build_table(run: Record) -> go.Figure:
     heads = ["recipient", "vectors of", "accuracy (%)", "gain (points) [95 %]", "share of own gain (%)", "boxed (%)"]
     table = go.Table(
         columnwidth=[1.3, 1.7, 0.8, 1.3, 1.2, 0.7],
-        header={"values": [f"<b>{head}</b>" for head in heads], "align": "left", "fill": {"color": "#f4f2ee"}},
-        cells={"values": cells, "align": "left", "height": 24, "fill": {"color": "rgba(0,0,0,0)"}},
+        header={
+            "values": [f"<b>{head}</b>" for head in heads],
+            "align": "left",
+            "fill": {"color": "#f4f2ee"},
+            "line": _LINES,
+        },
+        cells={"values": cells, "align": "left", "height": 24, "fill": {"color": "rgba(0,0,0,0)"}, "line": _LINES},
     )
     title = "Transfer: accuracy of each recipient with each donor's vectors"
     return dress(go.Figure(table), run.meta, title, n=count(rows), height=190 + 26 * (len(kept) + 1))
