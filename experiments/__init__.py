@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from experiments.accuracy_by_layer import AccuracyByLayer as AccuracyByLayer
     from experiments.adaptive_scaling import AdaptiveScaling as AdaptiveScaling
+    from experiments.composition import Composition as Composition
     from experiments.gain_ladder import GainLadder as GainLadder
     from experiments.logit_lens import LogitLens as LogitLens
     from experiments.magnitude import Magnitude as Magnitude
@@ -16,13 +17,16 @@ if TYPE_CHECKING:
     from experiments.placement import Placement as Placement
     from experiments.prefix_substitution import PrefixSubstitution as PrefixSubstitution
     from experiments.side_effects import SideEffects as SideEffects
+    from experiments.match_full_tuning import MatchFullTuning as MatchFullTuning
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
     from experiments.transfer import Transfer as Transfer
+    from experiments.vector_geometry import VectorGeometry as VectorGeometry
 
 _HOME = {
     "AccuracyByLayer": "experiments.accuracy_by_layer",
     "AdaptiveScaling": "experiments.adaptive_scaling",
     "GainLadder": "experiments.gain_ladder",
+    "Composition": "experiments.composition",
     "LogitLens": "experiments.logit_lens",
     "PathPatching": "experiments.path_patching",
     "Persistence": "experiments.persistence",
@@ -30,8 +34,10 @@ _HOME = {
     "SideEffects": "experiments.side_effects",
     "Magnitude": "experiments.magnitude",
     "Placement": "experiments.placement",
+    "MatchFullTuning": "experiments.match_full_tuning",
     "TokenSubstitution": "experiments.token_substitution",
     "Transfer": "experiments.transfer",
+    "VectorGeometry": "experiments.vector_geometry",
 }
 
 

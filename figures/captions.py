@@ -9,12 +9,19 @@ from typing import Any
 from figures.record import Record
 
 CAPTIONS: Mapping[str, str] = {
-    "adaptive-scaling": "Above, the coefficient c of each layer's adapter at each token of one problem, in units of "
-    "the median norm of the MLP's output, symmetric-log colours; the first token of the row is left out. Below, c against "
-    "the cosine of the MLP's own output with the direction that is written, tokens of all problems.",
+    "match-full-tuning": "Left, accuracy of each kind of trained set, seeds averaged within a problem; marks: single "
+    "training seeds. Right, the difference from training all weights; a set matches where its interval stays above -5"
+    " points. Bars: 95 % intervals over problems.",
+    "match-full-tuning-mechanism": "Left, divergence of the fully tuned model from each set per token on fixed texts of"
+    " the base. Middle, cosine of what the last hidden state gains; grey: random vectors. Right, problems that "
+    "training repairs, shared with full tuning; grey: the range when they fall on random problems of the same "
+    "template.",
+    "adaptive-scaling": "Above, the coefficient c of each layer's adapter at each token of one problem, in units of the"
+    " median norm of the MLP's output, symmetric-log colours; the first token of the row is left out. Below, c "
+    "against the cosine of the MLP's own output with the direction that is written, tokens of all problems.",
     "adaptive-scaling-tokens": "The tokens of one problem on the colour of c, a new line for each part of the prompt.",
-    "adaptive-scaling-words": "Left, |c| of each kind of word over the mean of the problem's words. Right, the "
-    "contrast of content words (numbers, asked quantity, names) and function words. Bars: 95 % intervals over problems; grey "
+    "adaptive-scaling-words": "Left, |c| of each kind of word over the mean of the problem's words. Right, the contrast"
+    " of content words (numbers, asked quantity, names) and function words. Bars: 95 % intervals over problems; grey "
     "marks: random reading directions on the same activations, and the adapter's own values on shuffled words.",
     "adaptive-scaling-causal": "Accuracy with the adapter nowhere, everywhere, everywhere at its mean strength, off on "
     "a part of the prompt, and off on equally many random tokens outside of it. Bars: 95 % intervals over problems.",
@@ -24,6 +31,11 @@ CAPTIONS: Mapping[str, str] = {
     "reaches without a vector, with 95 % intervals.",
     "accuracy-by-layer-beside": "What must stand beside an accuracy: answers in a box, ended completions, accuracy "
     "among the boxed, length and entropy. A vector may only teach the format, or only sharpen.",
+    "composition": "Accuracy with the vectors of two blocks on, minus each alone, plus the base; 0 where they add up. "
+    "Stars: pairs that differ from 0, adjusted over pairs. Intervals are under the pointer and in the next figure.",
+    "composition-controls": "Left, the interaction of each pair; middle, its accuracy minus that of the better of its "
+    "vectors at the best factor, both chosen on one half of the problems and reported on the other; right, minus that "
+    "of the lower vector with a random partner. Bars: 95 % intervals over problems; grey marks: random partners.",
     "logit-lens": "Each row is a layer; the tokens that its vector promotes most stand left, those it suppresses most "
     "right. Colour: score of the token, white = 0. The menu changes the lens and shows the effect after the last block "
     "instead of the vector itself.",
@@ -40,8 +52,8 @@ CAPTIONS: Mapping[str, str] = {
     "persistence-controls": "Each panel: one steered block. Orange: the vector, 95 % intervals over problems for each "
     "block alone; grey: from the lowest to the highest mean of a random vector of the same norm.",
     "persistence-final": "Cosines of the mean changes that vectors of different blocks make after the last block, "
-    "over generated tokens. Right: their mean over the blocks that have random vectors, on the problems that those were "
-    "read on; interval over problems, grey: one mark a draw.",
+    "over generated tokens. Right: their mean over the blocks that have random vectors, on the problems that those "
+    "were read on; interval over problems, grey: one mark a draw.",
     "persistence-paper": "As in the paper, without controls. In Diff-Diff each token is part of the mean that it is "
     "compared with, so that unrelated changes seem to agree; random vectors have nearly the same matrix.",
     "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
@@ -96,6 +108,12 @@ CAPTIONS: Mapping[str, str] = {
     "marks: control sets, one a draw. A set of several single-layer vectors is on together.",
     "transfer-table": "The same as numbers. The share is of the gain that the recipient's own vectors give (for another "
     "prompt: that the vectors give under their own), shown where the lower bound of the latter is at least 5 points.",
+    "vector-geometry": "Left, the norm of each vector over the median norm of the stream that it is added to (first "
+    "token and template left out). Right, cosines between the vectors of two blocks; the stable rank counts the "
+    "directions that they span, beside random rows (95 % of draws).",
+    "vector-geometry-sets": "Cosine of each block's vector with that of another set. Grey: what random directions "
+    "reach with 95 % probability at a single block; those with the stream's covariance share its few large directions "
+    "and reach further.",
 }
 
 

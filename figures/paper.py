@@ -202,7 +202,7 @@ _ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="composition",
-        figures=("composition",),
+        figures=("composition", "composition-controls"),
         published=p.ALL_LAYERS,
     ),
     Entry(
@@ -261,7 +261,7 @@ _ENTRIES: tuple[Entry, ...] = (
         threshold="non-inferior within 5 accuracy points; 95 % interval, paired by problem",
         margin=5.0,
         experiment="match-full-tuning",
-        figures=("match-full-tuning",),
+        figures=("match-full-tuning", "match-full-tuning-mechanism"),
     ),
     Entry(
         key="gain-ladder",

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from vectors.from_model import baseline as baseline
     from vectors.load import convert as convert
     from vectors.load import load_vectors as load_vectors
+    from vectors.low_rank import LowRankAdapters as LowRankAdapters
     from vectors.steering import SteeringVectors as SteeringVectors
 
 _HOME = {
     "AdaptiveVectors": "vectors.adaptive",
     "Card": "vectors.card",
+    "LowRankAdapters": "vectors.low_rank",
     "SteeringVectors": "vectors.steering",
     "baseline": "vectors.from_model",
     "check_fit": "vectors.fit",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -34,8 +35,23 @@ def read(path: Path, options: Options) -> AdaptiveVectors:
     Raises:
         UserError: the rank is not 1, other modules are adapted too, a variant of LoRA is used, or a file is damaged.
     """
+    layers, a, b, scale, card = adapter(path, options)
+    if a.shape[1] != 1:
+        works = "an adaptive vector is LoRA of rank 1; LowRankAdapters.read takes any rank"
+        raise UserError(f"LoRA of rank {a.shape[1]} is no adaptive vector", works=works)
+    return AdaptiveVectors(a[:, 0], b[:, 0], (scale,) * len(layers), layers, card)
+
+
+def adapter(
+    path: Path, options: Options
+) -> tuple[tuple[int, ...], Float[Tensor, "layer rank d_mlp"], Float[Tensor, "layer rank d_model"], float, Card]:
+    """Layers, A, B transposed, alpha / r and card of LoRA of any rank on down_proj.
+
+    Raises:
+        UserError: other modules are adapted too, a variant of LoRA is used, or a file is damaged.
+    """
     config = read_object(path / CONFIG, "adapter config")
-    scale = _scale(config)
+    scale, rank = _scale(config), int(config["r"])
     if not (path / WEIGHTS).is_file():
         raise UserError("the adapter has no safetensors weights", given=path.name, works="save it with safetensors")
     names = safetensors_names(path / WEIGHTS)
@@ -48,12 +64,12 @@ def read(path: Path, options: Options) -> AdaptiveVectors:
     parts: dict[str, dict[int, Tensor]] = {"A": {}, "B": {}}
     for name, match in found.items():
         if match is not None:
-            parts[match[2]][int(match[1])] = _rank1(tensors[name], name, dim=0 if match[2] == "A" else 1)
+            parts[match[2]][int(match[1])] = _of_rank(tensors[name], name, rank, dim=0 if match[2] == "A" else 1)
     layers = tuple(sorted(parts["A"]))
     if layers != tuple(sorted(parts["B"])):
         raise UserError("lora_A and lora_B are not of the same layers", given=path.name)
     a, b = (_stack(parts[key], layers, f"lora_{key}") for key in "AB")
-    return AdaptiveVectors(a, b, (scale,) * len(layers), layers, _card(path, config, b.shape[1], options))
+    return layers, a, b, scale, _card(path, config, b.shape[2], options)
 
 
 def write(path: Path, vectors: Vectors) -> Path:
@@ -90,31 +106,30 @@ def _scale(config: dict[str, Any]) -> float:
     if config.get("peft_type") != "LORA":
         raise UserError("only LoRA adapters are read", given=str(config.get("peft_type"))[:40])
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or not isinstance(alpha, int | float):
+    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
         raise UserError("an adapter config has numbers r and lora_alpha", given=f"{rank!r}, {alpha!r}"[:60])
-    if rank != 1:
-        works = "an adaptive vector is LoRA of rank 1"
-        raise UserError(f"LoRA of rank {rank} is no adaptive vector", works=works)
     for name, plain in _PLAIN.items():
         if config.get(name, plain) not in (plain, None):
             raise UserError("this variant of LoRA is not read", given=f"{name}: {config[name]}"[:60])
     for name in _EMPTY:
         if config.get(name):
             raise UserError("this variant of LoRA is not read", given=name)
-    # rsLoRA divides by sqrt(r) instead of r: the same at rank 1, the only one read here.
+    # rsLoRA divides by sqrt(r) instead of r
     return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
 
 
-def _rank1(value: Tensor, name: str, *, dim: int) -> Tensor:
+def _of_rank(value: Tensor, name: str, rank: int, *, dim: int) -> Float[Tensor, "rank width"]:
     bounded(name, list(value.shape))
-    if value.ndim != 2 or value.shape[dim] != 1:
-        raise UserError("a rank-1 matrix was expected", given=f"{name}: {list(value.shape)}")
-    return value.squeeze(dim)
+    if value.ndim != 2 or value.shape[dim] != rank:
+        raise UserError(f"a rank-{rank} matrix was expected", given=f"{name}: {list(value.shape)}")
+    return value if dim == 0 else value.T
 
 
-def _stack(rows: dict[int, Tensor], layers: tuple[int, ...], name: str) -> Tensor:
-    width = len(rows[layers[0]])
-    return torch.stack([as_vector(rows[layer], f"{name} of layer {layer}", width) for layer in layers])
+def _stack(rows: dict[int, Tensor], layers: tuple[int, ...], name: str) -> Float[Tensor, "layer rank width"]:
+    width = rows[layers[0]].shape[1]
+    return torch.stack(
+        [torch.stack([as_vector(row, f"{name} of layer {layer}", width) for row in rows[layer]]) for layer in layers]
+    )
 
 
 def _card(path: Path, config: dict[str, Any], d_model: int, options: Options) -> Card:

@@ -102,12 +102,27 @@ class _Runner:
         from vectors.train.trainer import train
 
         trained = train(self.model, self.task, settings, out=self.out, resume=resume, say=_say)
-        for folder in [trained.path / "sets" / Path(self._name).name, *([self.install] if self.install else [])]:
+        folders = [trained.path / "sets" / Path(self._name).name, *([self.install] if self.install else [])]
+        for folder in folders:
             path = install(trained, folder, trials=rivals(trained))
             _say(f"{trained.path}" if path is None else f"{path}")
         if settings.kind == "full":
             self._model = None  # its weights have moved
+        self._record(trained, folders)
         return trained
+
+    def _record(self, trained: Trained, folders: list[Path]) -> None:
+        """Write right and wrong by problem, and the change on fixed texts, beside the sets."""
+        from vectors.train.record import record_of
+        from vectors.train.result import rivals, shipped
+
+        trials = 1 + len(rivals(trained))
+        # where all weights are trained they do not ship, so what needs both models is measured now
+        beside = shipped(folders[-1], self.model) if trained.parameters.settings.kind == "full" else {}
+        others = {name: one.edits() for name, one in beside.items()}
+        record = record_of(trained, self.model, self.task, others=others, trials=trials)
+        for folder in folders:
+            _say(f"{record.save(folder)}")
 
     def share(self, plan: list[TrainSettings]) -> None:
         """Train what is neither finished nor under way in another process, in order."""

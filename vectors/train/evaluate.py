@@ -37,6 +37,12 @@ class Score:
         """Share of right answers."""
         return sum(bool(grade.right) for grade in self.grades) / len(self.grades)
 
+    @property
+    def marks(self) -> dict[str, JsonValue]:
+        """The problems by their ids, and "1" for each right answer, "0" for each wrong one."""
+        right = "".join("1" if grade.right else "0" for grade in self.grades)
+        return {"problems": [problem.id for problem in self.problems], "right": right}
+
     def summary(self) -> dict[str, JsonValue]:
         """Accuracy with its 95 % interval (Wilson; the problem is the unit), overall and by template, and the rest."""
         rows = self.completions.rows

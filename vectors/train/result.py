@@ -13,9 +13,12 @@ from safetensors.torch import save_file
 
 from interp.files import write_atomically, write_json
 from interp.given import as_json
+from interp.model import Model
 from interp.store import RunRecord
 from vectors.adaptive import AdaptiveVectors
 from vectors.card import Card
+from vectors.load import load_vectors
+from vectors.low_rank import LowRankAdapters
 from vectors.steering import SteeringVectors
 from vectors.train.settings import TrainSettings
 from vectors.train.trainer import Trained
@@ -61,6 +64,16 @@ def install(trained: Trained, folder: Path, *, trials: Sequence[RunRecord] = ())
     if settings.kind == "lora" and settings.rank != 1:
         return _write_adapter(path.with_suffix(""), trained, card)
     return _vectors(trained, card).save(path)
+
+
+def shipped(folder: Path, model: Model) -> dict[str, SteeringVectors | AdaptiveVectors | LowRankAdapters]:
+    """The sets below a model's folder whose layers act together, by `set@seed`."""
+    files = sorted(folder.glob("*@*.safetensors"))
+    found: dict[str, SteeringVectors | AdaptiveVectors | LowRankAdapters] = {
+        path.stem: load_vectors(path, model=model) for path in files
+    }
+    adapters = sorted(path.parent for path in folder.glob("lora-r*@*/adapter_config.json"))
+    return found | {path.name: LowRankAdapters.read(path) for path in adapters}
 
 
 def _vectors(trained: Trained, card: Card) -> SteeringVectors | AdaptiveVectors:

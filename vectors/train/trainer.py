@@ -35,6 +35,9 @@ from vectors.train.state import (
 VERSION = 1
 """Raised when the same settings would train other numbers."""
 
+TESTED = {"T=1": 1.0, "greedy": 0.0}
+"""Temperatures of the test, by name; 0 = greedy."""
+
 NORM_PROMPTS = 32
 """Training prompts over which residual norms are measured."""
 
@@ -205,8 +208,10 @@ class _Run:
         with torch.no_grad():
             model, edits = self.parameters.sampler, self.parameters.edits()
         scores: dict[str, Any] = {}
-        for name, temperature in (("T=1", 1.0), ("greedy", 0.0)):
-            scores[name] = evaluate(model, edits, self.task, problems, temperature=temperature).summary()
+        self.meta["answers"] = {}
+        for name, temperature in TESTED.items():
+            score = evaluate(model, edits, self.task, problems, temperature=temperature)
+            scores[name], self.meta["answers"][name] = score.summary(), score.marks
             self.say(f"test, {name}: {scores[name]['accuracy']:.3f} of {len(problems)}")
         return scores
 

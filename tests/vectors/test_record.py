@@ -1,0 +1,131 @@
+"""Records of trained sets: answers by problem, changes against two plain passes; LoRA of rank 4 and its matrices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from interp.errors import UserError
+from interp.model import Model
+from interp.sites import Site
+from tests.vectors.test_train import task, toy_model
+from vectors import LowRankAdapters, load_vectors
+from vectors.train.evaluate import evaluate
+from vectors.train.record import Fixed, TrainingRecord, base_record, divergence, mean_changes, read_records, record_of
+from vectors.train.result import install, shipped
+from vectors.train.settings import TrainSettings
+from vectors.train.trainer import Trained, train
+
+FEW = {"steps": 1, "prompts": 2, "samples": 2, "validate_every": 1, "validation": 2, "test": 6}
+
+
+def trained(model: Model, out: Path, **settings: object) -> Trained:
+    return train(model, task(), TrainSettings.model_validate({**FEW, **settings}), out=out)
+
+
+def fresh() -> Model:
+    return toy_model(dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trained, Path]:
+    out = tmp_path_factory.mktemp("lora")
+    run = trained(fresh(), out / "runs", kind="lora", rank=4, rate=0.1)
+    install(run, out / "toy")
+    return run, out / "toy"
+
+
+def test_lora_of_rank_4_adds_what_its_matrices_do(lora: tuple[Trained, Path]) -> None:
+    run, folder = lora
+    adapters = LowRankAdapters.read(folder / "lora-r4@0")
+    assert adapters.rank == 4 and adapters.card.name == "toy/lora-r4@0"
+    model = fresh()
+    fixed = Fixed.drawn(model, task(), 4)
+    tensors = load_file(folder / "lora-r4@0" / "adapter_model.safetensors")
+    config = json.loads((folder / "lora-r4@0" / "adapter_config.json").read_text())
+    big_a, big_b = (tensors[f"base_model.model.model.layers.1.mlp.down_proj.lora_{key}.weight"] for key in "AB")
+    edits = [edit for edit in adapters.edits() if edit.layer == 1]
+    sites = [Site(1, "mlp_post"), Site(1, "mlp_out")]
+    before, after = model.run(fixed.batch, (), sites), model.run(fixed.batch, edits, sites)
+    lora_output = before[sites[0]] @ big_a.T @ big_b.T * config["lora_alpha"] / config["r"]
+    real = fixed.batch.mask
+    assert float(lora_output[real].abs().max()) > 1e-4
+    assert torch.allclose((after[sites[1]] - before[sites[1]])[real], lora_output[real], atol=1e-5)
+    assert torch.allclose(adapters.parts()[1], big_b @ big_a, atol=1e-6)
+    with_it = run.parameters.edits()
+    assert torch.allclose(
+        model.run(fixed.batch, with_it).final, model.run(fixed.batch, adapters.edits()).final, atol=1e-4
+    )
+
+
+def test_an_adaptive_vector_is_rank_1_and_says_where_to_go(lora: tuple[Trained, Path]) -> None:
+    with pytest.raises(UserError, match="LoRA of rank 4 is no adaptive vector"):
+        load_vectors(lora[1] / "lora-r4@0")
+    assert set(shipped(lora[1], fresh())) == {"lora-r4@0"}
+
+
+def test_a_record_holds_the_runs_own_answers_and_comes_back(lora: tuple[Trained, Path], tmp_path: Path) -> None:
+    run, _ = lora
+    record = record_of(run, fresh(), task(), others={}, trials=1)
+    assert record.name == "lora-r4@0" and record.rollouts == 4
+    for name in ("T=1", "greedy"):
+        answers = record.answers[name]
+        assert np.mean(list(answers.by_problem().values())) == pytest.approx(run.meta["scores"][name]["accuracy"])
+    record.save(tmp_path)
+    assert read_records(tmp_path) == [record]
+    # a run that kept no answers is tested again and finds the same
+    old = Trained(run.parameters, run.progress, {k: v for k, v in run.meta.items() if k != "answers"}, run.path)
+    assert record_of(old, fresh(), task(), others={}, trials=1).answers == record.answers
+
+
+def test_changes_and_divergences_are_those_of_two_plain_passes(lora: tuple[Trained, Path]) -> None:
+    run, _ = lora
+    model = fresh()
+    record = record_of(run, model, task(), others={"same": run.parameters.edits()}, trials=1)
+    assert record.change is not None
+    fixed = Fixed.drawn(model, task())
+    assert record.change.texts == dict(zip(fixed.examples, fixed.texts, strict=True))
+    assert record.change.kl["same"] == pytest.approx([0.0] * len(fixed.texts), abs=1e-6)
+    row = 3
+    start = int((~fixed.batch.mask[row]).sum()) + int(fixed.batch.prompt_len[row]) - 1
+    stop = start + len(fixed.texts[row])
+    before, after = (model.run(fixed.batch, edits) for edits in ((), run.parameters.edits()))
+    delta = (after.final - before.final)[row, start:stop].mean(0)
+    assert record.change.deltas()[row] == pytest.approx(delta.detach().numpy(), rel=2e-3, abs=1e-5)
+    p, q = (model.unembed(trace.final[row, start:stop]).log_softmax(-1) for trace in (after, before))
+    by_hand = float((p.exp() * (p - q)).sum(-1).mean())
+    assert record.change.kl["base"][row] == pytest.approx(by_hand, rel=1e-3)
+
+
+def test_all_weights_leave_a_record_against_sets_of_the_base(tmp_path: Path) -> None:
+    run = trained(fresh(), tmp_path / "runs", kind="full", rate=0.01)
+    base = fresh()
+    record = record_of(run, base, task(), others={"nothing": ()}, trials=1)
+    assert record.set == "full" and record.change is not None
+    assert record.change.kl["nothing"] == pytest.approx(record.change.kl["base"])
+    assert min(record.change.kl["base"]) > 0
+    fixed = Fixed.drawn(base, task())
+    moved = run.parameters.sampler
+    assert mean_changes(fixed.finals(base), fixed.finals(moved)).abs().max() > 0
+    assert divergence(moved, fixed.finals(moved), moved, fixed.finals(moved)) == pytest.approx([0.0] * 12, abs=1e-7)
+
+
+def test_the_record_of_the_base_is_its_evaluation() -> None:
+    model = fresh()
+    record = base_record(model, task(), test=5)
+    marks = evaluate(model, (), task(), task().problems("test")[:5], temperature=0.0).marks
+    assert record.answers["greedy"].right == marks["right"]
+    assert list(record.answers["greedy"].problems) == marks["problems"] and record.change is None
+
+
+def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "x@0.json").write_text('{"set": "x"}')
+    with pytest.raises(UserError, match="no record of a trained set"):
+        read_records(tmp_path)
+    assert TrainingRecord(set="x", seed=0, fingerprint="", task="").name == "x@0"
