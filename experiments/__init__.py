@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from experiments.adaptive_scaling import AdaptiveScaling as AdaptiveScaling
     from experiments.composition import Composition as Composition
     from experiments.gain_ladder import GainLadder as GainLadder
+    from experiments.feature_correctness import FeatureCorrectness as FeatureCorrectness
     from experiments.logit_lens import LogitLens as LogitLens
     from experiments.magnitude import Magnitude as Magnitude
     from experiments.path_patching import PathPatching as PathPatching
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from experiments.prefix_substitution import PrefixSubstitution as PrefixSubstitution
     from experiments.side_effects import SideEffects as SideEffects
     from experiments.match_full_tuning import MatchFullTuning as MatchFullTuning
+    from experiments.sae_attribution import SaeAttribution as SaeAttribution
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
     from experiments.transfer import Transfer as Transfer
     from experiments.vector_geometry import VectorGeometry as VectorGeometry
@@ -27,6 +29,7 @@ _HOME = {
     "AdaptiveScaling": "experiments.adaptive_scaling",
     "GainLadder": "experiments.gain_ladder",
     "Composition": "experiments.composition",
+    "FeatureCorrectness": "experiments.feature_correctness",
     "LogitLens": "experiments.logit_lens",
     "PathPatching": "experiments.path_patching",
     "Persistence": "experiments.persistence",
@@ -35,6 +38,7 @@ _HOME = {
     "Magnitude": "experiments.magnitude",
     "Placement": "experiments.placement",
     "MatchFullTuning": "experiments.match_full_tuning",
+    "SaeAttribution": "experiments.sae_attribution",
     "TokenSubstitution": "experiments.token_substitution",
     "Transfer": "experiments.transfer",
     "VectorGeometry": "experiments.vector_geometry",

@@ -21,6 +21,7 @@ from experiments.sweeps import (
     mean_of,
     paired,
     right_of,
+    scaled,
     spread,
 )
 from experiments.texts import places, steered_at, texts
@@ -133,28 +134,28 @@ class Magnitude(Sweep):
         temperature = float(cell["temperature"])
         if cell["part"] == "factor":
             factor = float(cell["factor"])
-            conditions = [_scaled(vectors, factor), *self._random(ctx, vectors, factor)]
+            conditions = [_times(vectors, factor), *self._random(ctx, vectors, factor)]
             return self.measured(ctx, conditions, temperature, ("factor",))
         if cell["part"] == "chosen":
             return self._chosen(ctx, vectors, temperature)
-        return self.references(ctx, self.rows(ctx, [_scaled(vectors, 1.0)], temperature), temperature)
+        return self.references(ctx, self.rows(ctx, [_times(vectors, 1.0)], temperature), temperature)
 
     def _draws(self, ctx: Context, vectors: SteeringVectors) -> list[SteeringVectors]:
         return ctx.once("random vectors", partial(random_isotropic, vectors, draws=self.draws, seed=self.seed))
 
     def _random(self, ctx: Context, vectors: SteeringVectors, factor: float) -> list[Condition]:
-        drawn = [_edits(one, factor) for one in self._draws(ctx, vectors)]
+        drawn = [scaled(one, factor) for one in self._draws(ctx, vectors)]
         if factor == 1.0:
             return [Condition(CONTROL, draw, edits, {"factor": factor}) for draw, edits in enumerate(drawn)]
         return self.random(drawn, factor=factor)
 
     def _chosen(self, ctx: Context, vectors: SteeringVectors, temperature: float) -> pd.DataFrame:
         """Factor 1, the chosen one and random vectors at factor 1, on the problems on which nothing was chosen."""
-        every = [_scaled(vectors, factor) for factor in self.grid]
+        every = [_times(vectors, factor) for factor in self.grid]
         accuracy = right_of(self.choosing(ctx, every, temperature), len(every)).mean(0)
         # of equally good factors, the one nearest to the trained scale
         best = max(range(len(every)), key=lambda place: (accuracy[place], -abs(self.grid[place] - 1.0)))
-        conditions = [BASE, every[best], _scaled(vectors, 1.0), *self._random(ctx, vectors, 1.0)]
+        conditions = [BASE, every[best], _times(vectors, 1.0), *self._random(ctx, vectors, 1.0)]
         rows: Any = self.reporting(ctx, self.rows(ctx, conditions[:2], temperature))
         at_one: Any = self.reporting(ctx, self.rows(ctx, conditions[2:3], temperature))
         random: Any = self.reporting(ctx, self.rows(ctx, conditions[3:], temperature))
@@ -199,9 +200,5 @@ def judge(frame: pd.DataFrame) -> Verdict:
     return verdict(loss, None, MARGIN, expected=-1, testable=reason, claim=claim, unit=UNIT)
 
 
-def _edits(vectors: SteeringVectors, factor: float) -> Any:
-    return vectors.edits() if factor == 1.0 else (factor * vectors).edits()
-
-
-def _scaled(vectors: SteeringVectors, factor: float) -> Condition:
-    return Condition("trained", edits=_edits(vectors, factor), at={"factor": factor})
+def _times(vectors: SteeringVectors, factor: float) -> Condition:
+    return Condition("trained", edits=scaled(vectors, factor), at={"factor": factor})

@@ -156,11 +156,14 @@ class Sweep(Experiment, abstract=True):
         return layers[int(accuracy.argmax())]
 
 
-def alone(every: SteeringVectors, layer: int, factor: float = 1.0, **at: Any) -> Condition:
+def alone(every: SteeringVectors, layer: int, **at: Any) -> Condition:
     """The vector of one block, the others off."""
-    one = every.only(layer)
-    edits = one.edits() if factor == 1.0 else (factor * one).edits()
-    return Condition("trained", edits=edits, at={"layer": layer, **at})
+    return Condition("trained", edits=every.only(layer).edits(), at={"layer": layer, **at})
+
+
+def scaled(vectors: SteeringVectors, factor: float) -> tuple[Edit, ...]:
+    """The edits of a multiple; at 1 those of the vectors themselves, whose completions may be there already."""
+    return vectors.edits() if factor == 1.0 else (factor * vectors).edits()
 
 
 def spread(layers: Sequence[int], at_most: int) -> tuple[int, ...]:

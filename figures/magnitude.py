@@ -42,6 +42,8 @@ def build(run: Record) -> go.Figure:
         _mark(figure, float(factors.index(chosen[0])), "best on other problems", 1)
     figure.update_yaxes(title_text="accuracy (%)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="KL to the base (nats a token)", type="log", row=1, col=3)
+    ticks = [step * 10.0**power for power in range(-4, 3) for step in (1, 2, 5)]
+    figure.update_yaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], row=1, col=3)
     sampling = "greedy" if most == 0 else f"T = {most:g}"
     title = f"Accuracy and KL by the scale of the vector, {sampling} (dashed: base)"
     return dress(figure, run.meta, title, n=count(keep(rows, "vector", "trained")), height=500, gap=18, legend=True)
