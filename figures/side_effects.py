@@ -23,6 +23,7 @@ from figures.controls import control_label
 from figures.curve import translucent
 from figures.record import Record, count, drop, keep, numbers, part
 from figures.style import BASE, CONTRAST, STEERED, dress, plain
+from interp.summaries import wilson
 
 _SYMBOLS = ("circle-open", "diamond-open", "square-open", "triangle-up-open", "x-thin-open", "cross-open")
 
@@ -141,6 +142,10 @@ def build_answers(run: Record) -> go.Figure:
     title = "longest run that an off-task answer repeats,<br>change (% of its tokens)"
     figure.update_yaxes(title_text=title, row=1, col=2)
     figure.update_layout(barmode="relative")
+    for place, p, fixed in zip(range(len(doses)), numbers(trained, "p"), numbers(trained, "fixed"), strict=True):
+        high = 100 * wilson(int(fixed), max(1, count(trained) or 1)).high
+        text = {"text": f"p = {p:.2g}", "yanchor": "bottom", "yshift": 4, "showarrow": False, "name": "p"}
+        figure.add_annotation(x=place, y=high, row=1, col=1, **text)
     note = f"n = {count(trained)} problems and {count(style)} questions"
     dress(figure, run.meta, "What else happens to answers, on the task and off it?", height=500, legend=True)
     return figure.update_layout(title={"subtitle": {"text": _with_counts(figure, note)}})
@@ -157,13 +162,15 @@ def _fates(trained: pd.DataFrame, controls: pd.DataFrame, doses: Sequence[float]
     up = [100 * value / n for value in numbers(trained, "fixed")]
     down = [-100 * value / n for value in numbers(trained, "broken")]
     places = list(range(len(doses)))
-    p = [f"p = {value:.2g}" for value in numbers(trained, "p")]
     bars: list[go.Bar | go.Scatter] = [
         go.Bar(
-            x=places, y=up, name="fixed by the vector", marker={"color": STEERED}, width=0.5, text=p,
-            textposition="outside",
+            x=places, y=up, name="fixed by the vector", marker={"color": STEERED}, width=0.5,
+            error_y=_wilson(numbers(trained, "fixed"), n),
         ),
-        go.Bar(x=places, y=down, name="broken by the vector", marker={"color": CONTRAST}, width=0.5),
+        go.Bar(
+            x=places, y=down, name="broken by the vector", marker={"color": CONTRAST}, width=0.5,
+            error_y=_wilson(numbers(trained, "broken"), n, sign=-1),
+        ),
     ]  # fmt: skip
     at = [place for place, dose in zip(places, doses, strict=True) if dose == 1]
     if not len(controls) or not at:
@@ -172,6 +179,16 @@ def _fates(trained: pd.DataFrame, controls: pd.DataFrame, doses: Sequence[float]
     values += [-100 * value / n for value in numbers(controls, "broken")]
     named = control_label(controls).replace("one mark a draw", "dose 1, one mark a draw")
     return [*bars, _draws([at[0] + 0.36] * len(values), values, named)]
+
+
+def _wilson(counts: Sequence[float], n: int, sign: int = 1) -> dict[str, object]:
+    """Error bars of counts out of n, in %; `sign` = -1 where the bars hang down."""
+    found = [wilson(int(value), n) for value in counts]
+    up = [100 * (one.high - one.estimate) for one in found]
+    down = [100 * (one.estimate - one.low) for one in found]
+    sides = (up, down) if sign > 0 else (down, up)
+    bars: dict[str, object] = {"type": "data", "symmetric": False, "array": sides[0], "arrayminus": sides[1]}
+    return bars | {"thickness": 1.4, "width": 4}
 
 
 def _repeated(trained: pd.DataFrame, controls: pd.DataFrame, doses: Sequence[float]) -> list[go.Scatter]:

@@ -88,7 +88,11 @@ def test_broken_problems_hang_down_and_fixed_ones_stand_up() -> None:
     figure: Any = side_effects.build_answers(costs())
     fixed, broken, marks, points, draws = figure.data
     assert list(fixed.y) == [50.0, 50.0] and list(broken.y) == [-12.5, -12.5]
-    assert list(fixed.text) == ["p = 0.38", "p = 0.38"] and list(marks.y) == [0.0, -25.0]
+    assert [note.text for note in figure.layout.annotations if note.name == "p"] == ["p = 0.38", "p = 0.38"]
+    assert list(marks.y) == [0.0, -25.0]
+    low, high = 100 * 0.0224, 100 * 0.4709  # Wilson, 1 of 8
+    assert broken.error_y.array[0] == pytest.approx(12.5 - low, abs=0.05)
+    assert broken.error_y.arrayminus[0] == pytest.approx(high - 12.5, abs=0.05)
     assert list(points.y) == [25.0, 25.0] and list(draws.y) == [0.0]
     assert "n = 8 problems and 8 questions" in figure.layout.title.subtitle.text
 
