@@ -10,17 +10,16 @@ import click
 
 from interp import registry
 from interp.cli.options import (
-    DEFAULT_TASK,
     add,
     foreign_option,
+    jobs_option,
     memory_option,
     model_option,
     out_option,
     prompts_option,
-    read_task,
     task_option,
 )
-from interp.cli.suite import Shared, run_all
+from interp.cli.suite import Given, Shared, run_all
 from interp.errors import UserError
 from interp.experiment import DEFAULT_SCALE, SCALES
 from interp.given import check_paths, describe_vectors
@@ -28,7 +27,8 @@ from interp.given import check_paths, describe_vectors
 
 @click.command("audit")
 @click.argument("vectors", metavar="V")
-@add(model_option(), foreign_option(), task_option(), prompts_option(), memory_option(), out_option("audit"))
+@add(model_option(), foreign_option(), task_option(), prompts_option())
+@add(memory_option(), jobs_option(), out_option("audit"))
 @click.option("--scale", metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run.")
 def command(
@@ -38,6 +38,7 @@ def command(
     task: str | None,
     prompts: str | None,
     memory: float | None,
+    jobs: int | None,
     out: str,
     scale: str,
     dry_run: bool,
@@ -51,11 +52,10 @@ def command(
         for entry in entries:
             click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale}")
         return 0
-    asked = read_task(task, prompts) if task or prompts else DEFAULT_TASK
-    shared = Shared(model, vectors, asked, Path(out), foreign=foreign)
-    about = _about(shared, vectors)
+    given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs)
+    about = _about(Shared(given), vectors)
     write = partial(registry.load("reports", "write-audit"), entries, out=Path(out), about=about, scale=scale)
-    made, failed, code = run_all(entries, shared, write, scale=scale, memory=memory)
+    made, failed, code = run_all(entries, given, write)
     click.echo(write(made, failed))
     return code
 
@@ -63,7 +63,7 @@ def command(
 def _about(shared: Shared, name: str) -> dict[str, Any]:
     """What is known of the vectors before anything is measured."""
     vectors = shared.named(name)
-    fit = registry.load("vectors", "check-fit")(vectors, shared.model, foreign=shared.foreign)
+    fit = registry.load("vectors", "check-fit")(vectors, shared.model, foreign=shared.given.foreign)
     norms = getattr(vectors, "norms", {})
     kind = str(getattr(vectors.card, "kind", type(vectors).__name__))
     described = describe_vectors(vectors, name) or {}

@@ -52,6 +52,12 @@ def memory_option() -> click.Option:
     return click.Option(["--memory"], type=float, metavar="GB", help="Bound on what generation may hold.")
 
 
+def jobs_option() -> click.Option:
+    """--jobs."""
+    help_text = "Experiments side by side; by default one a core, at most 4, and one with CUDA."
+    return click.Option(["--jobs"], type=click.IntRange(1), metavar="N", help=help_text)
+
+
 def out_option(default: str = "runs") -> click.Option:
     """--out."""
     return click.Option(["--out"], metavar="DIR", default=default, show_default=True, help="Folder to write to.")

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from interp import registry
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
-from interp.cli.suite import Shared, run_all
+from interp.cli.options import DEFAULT_MODEL, add, jobs_option
+from interp.cli.suite import Given, run_all
 from interp.errors import UserError
 from interp.experiment import DEFAULT_SCALE, SCALES
 from interp.given import check_paths
@@ -29,6 +29,7 @@ PROFILES = (DEFAULT_MODEL, "qwen2.5-math-7b", "llama-3.1-8b-instruct")
 @click.option("--memory", type=float, metavar="GB", help="Bound on what generation may hold.")
 @click.option("--images", is_flag=True, help="Write PNG, SVG and PDF too (needs Chrome).")
 @click.option("--dry-run", is_flag=True, help="Say what would be run.")
+@add(jobs_option())
 def command(
     figures: tuple[str, ...],
     profile: str,
@@ -38,6 +39,7 @@ def command(
     memory: float | None,
     images: bool,
     dry_run: bool,
+    jobs: int | None,
 ) -> int:
     """Make the paper's figures and tables, and a report with all of them."""
     if scale not in SCALES:
@@ -50,9 +52,9 @@ def command(
         for entry in entries:
             click.echo(_plan(entry, scale))
         return 0
-    shared = Shared(profile, vectors, DEFAULT_TASK, Path(out))
+    given = Given(profile, vectors, Path(out), scale, memory=memory, jobs=jobs)
     write = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
-    made, failed, code = run_all(entries, shared, write, scale=scale, memory=memory)
+    made, failed, code = run_all(entries, given, write)
     click.echo(write(made, failed, images=images))
     return code
 

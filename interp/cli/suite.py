@@ -1,61 +1,110 @@
-"""Runs several experiments on one model, for one report that grows as they finish."""
+"""Runs several experiments on one model, for one report that grows as they finish.
+
+On CPUs, experiments run side by side in processes of one thread each: small matrices gain little from more threads.
+"""
 
 from __future__ import annotations
 
+import os
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
 from interp import registry
+from interp.cli.options import read_task
 from interp.errors import UserError
 from interp.given import default_vectors
+from interp.store import RunRecord
 
 Write = Callable[[Mapping[str, Any], Mapping[str, str]], object]
 """Writes the report, from the run record of each finished entry and the reason why another could not be run."""
 
+MOST_JOBS = 4
+"""Processes, each with its own copy of the model's weights."""
 
-class Shared:
-    """What the experiments of a report share, loaded once: the model, the task, and vectors by name.
 
-    Args:
+@dataclass(frozen=True)
+class Given:
+    """What the experiments of a report share, as it was given on the command line.
+
+    Attributes:
         model: as `--model`.
         vectors: as `--vectors`; None = what each experiment prefers.
-        task: as `--task`.
         out: folder of the report, whose runs lie in `out/runs`.
+        scale: of the runs.
+        task: as `--task`.
+        prompts: as `--prompts`.
         foreign: allow vectors of other weights of the same shape.
+        memory: bound in GB on what generation may hold, all processes together.
+        jobs: processes side by side; None = one for each core, at most four, and one where there is CUDA.
     """
 
-    def __init__(self, model: str, vectors: str | None, task: Any, out: Path, *, foreign: bool = False) -> None:
-        from interp.given import as_model, as_task
+    model: str
+    vectors: str | None
+    out: Path
+    scale: str
+    task: str | None = None
+    prompts: str | None = None
+    foreign: bool = False
+    memory: float | None = None
+    jobs: int | None = None
 
-        self.name, self.vectors, self.out, self.foreign = model, vectors, out, foreign
-        self.model, self.task = as_model(model), as_task(task)
+
+class Shared:
+    """Model, task, and vectors by name, loaded once a process."""
+
+    def __init__(self, given: Given) -> None:
+        from interp.given import as_model
+
+        self.given, self.model, self.task = given, as_model(given.model), read_task(given.task, given.prompts)
         self._known: dict[str, Any] = {}
-
-    def given(self, cls: Any) -> dict[str, Any]:
-        """Model, vectors and task of an experiment: the vectors that were named, or those that it prefers."""
-        return {"model": self.model, "vectors": self.named(self.vectors or self.preferred(cls)), "task": self.task}
-
-    def preferred(self, cls: Any) -> str:
-        """The name of the vectors that an experiment takes where none are named."""
-        return default_vectors(self.name, cls.prefers)
 
     def named(self, name: str) -> Any:
         """Vectors by name."""
         from interp.given import as_vectors
 
         if name not in self._known:
-            keep = self.out / "runs"
-            self._known[name] = as_vectors(name, self.model, self.task, foreign=self.foreign, keep=keep)
+            keep = self.given.out / "runs"
+            self._known[name] = as_vectors(name, self.model, self.task, foreign=self.given.foreign, keep=keep)
         return self._known[name]
 
+    def run(self, name: str, settings: Mapping[str, object], *, progress: bool) -> Any:
+        """One experiment on the vectors that were named, or on those that it prefers."""
+        from interp.runner import run_experiment
 
-def run_all(
-    entries: Sequence[Any], shared: Shared, write: Write, *, scale: str, memory: float | None = None
-) -> tuple[dict[str, Any], dict[str, str], int]:
+        given, experiment = self.given, registry.load("experiments", name).at(self.given.scale, **settings)
+        vectors = self.named(given.vectors or default_vectors(given.model, experiment.prefers))
+        parts = {"model": self.model, "vectors": vectors, "task": self.task}
+        out, memory = given.out / "runs", given.memory and given.memory / (given.jobs or 1)
+        run = run_experiment(experiment, parts, out=out, memory=memory, scale=given.scale, progress=progress)
+        if not run.partial:
+            run.save_figures()
+        return run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an experiment ended.
+
+    Attributes:
+        kind: "done", "left out" (a user's error), "bug" or "interrupted".
+        text: the run's folder, or what went wrong.
+        seconds: wall time.
+    """
+
+    kind: Literal["done", "left out", "bug", "interrupted"]
+    text: str
+    seconds: float = 0.0
+
+
+def run_all(entries: Sequence[Any], given: Given, write: Write) -> tuple[dict[str, Any], dict[str, str], int]:
     """Run what is installed; the report is written anew after each.
 
     An experiment that fails is left out of the report, so that one bug does not take the other figures along.
@@ -64,30 +113,76 @@ def run_all(
         The run record of each entry, the reason why others could not be run, and the exit code.
     """
     made, failed, code = dict[str, Any](), dict[str, str](), 0
-    for entry in (entry for entry in entries if entry.ready):
-        click.echo(f"{entry.label}: {entry.title}", err=True)
-        try:
-            run = _run_one(entry, shared, scale=scale, memory=memory)
-        except UserError as error:
-            click.echo(f"interp: {entry.label} is left out: {error}", err=True)
-            failed[entry.key] = str(error)
-        except Exception as error:
-            click.echo(traceback.format_exc(), err=True)
-            failed[entry.key], code = f"{type(error).__name__}, a bug", 1
+    ready = [entry for entry in entries if entry.ready]
+    for entry, outcome in _outcomes(ready, given):
+        if outcome.kind == "interrupted":
+            return made, failed, 130
+        if outcome.kind == "done":
+            made[entry.key] = RunRecord.read(outcome.text)
+            click.echo(f"{entry.label}: {entry.title}: {outcome.seconds:.0f} s", err=True)
+        elif outcome.kind == "left out":
+            failed[entry.key] = outcome.text
+            click.echo(f"interp: {entry.label} is left out: {outcome.text}", err=True)
         else:
-            if run.interrupted:
-                return made, failed, 130
-            made[entry.key] = run.record
+            failed[entry.key], code = "a bug; see the output of the command", 1
+            click.echo(outcome.text, err=True)
         write(made, failed)
     return made, failed, code
 
 
-def _run_one(entry: Any, shared: Shared, *, scale: str, memory: float | None) -> Any:
-    from interp.runner import run_experiment
+def _outcomes(entries: Sequence[Any], given: Given) -> Generator[tuple[Any, Outcome]]:
+    """Each entry with its outcome, as they come."""
+    jobs = min(_jobs(given), len(entries))
+    if jobs <= 1:
+        shared = Shared(given)
+        for entry in entries:
+            click.echo(f"{entry.label}: {entry.title}", err=True)
+            yield entry, _outcome(shared, entry.experiment, dict(entry.settings), progress=True)
+        return
+    click.echo(f"{len(entries)} experiments, {jobs} at a time", err=True)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_start, initargs=(given,)) as pool:
+        work = {pool.submit(_work, entry.experiment, dict(entry.settings)): entry for entry in entries}
+        try:
+            for future in as_completed(work):
+                yield work[future], future.result()
+        except KeyboardInterrupt:
+            pool.shutdown(wait=True, cancel_futures=True)
+            yield entries[0], Outcome("interrupted", "")
 
-    experiment = registry.load("experiments", entry.experiment).at(scale, **entry.settings)
-    given = shared.given(type(experiment))
-    run = run_experiment(experiment, given, out=shared.out / "runs", memory=memory, scale=scale)
-    if not run.partial:
-        run.save_figures()
-    return run
+
+def _jobs(given: Given) -> int:
+    if given.jobs is not None:
+        return given.jobs
+    import torch
+
+    return 1 if torch.cuda.is_available() else min(len(os.sched_getaffinity(0)), MOST_JOBS)
+
+
+def _outcome(shared: Shared, name: str, settings: Mapping[str, object], *, progress: bool) -> Outcome:
+    began = time.monotonic()
+    try:
+        run = shared.run(name, settings, progress=progress)
+    except UserError as error:
+        return Outcome("left out", str(error))
+    except KeyboardInterrupt:
+        return Outcome("interrupted", "")
+    except Exception:
+        return Outcome("bug", traceback.format_exc())
+    if run.interrupted:
+        return Outcome("interrupted", "")
+    return Outcome("done", str(run.record.path), time.monotonic() - began)
+
+
+_here: list[Shared] = []
+"""What a worker process has loaded."""
+
+
+def _start(given: Given) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    _here.append(Shared(given))
+
+
+def _work(name: str, settings: Mapping[str, object]) -> Outcome:
+    return _outcome(_here[0], name, settings, progress=False)
