@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 
@@ -60,10 +60,52 @@ def baseline(
         seed=seed,
         keys=[problem.id for problem in problems],
     )
+    recipe = {"n": n, "samples": samples, "seed": seed, "split": split}
+    return from_completions(
+        model,
+        task,
+        problems,
+        completions,
+        method,
+        layers=layers,
+        positions=positions,
+        fraction=fraction,
+        recipe=recipe,
+    )
+
+
+def from_completions(
+    model: Model,
+    task: Task,
+    problems: Sequence[Problem],
+    completions: Completions,
+    method: Literal["mean-difference", "probe"] = "mean-difference",
+    *,
+    layers: Sequence[int] | None = None,
+    positions: int = 16,
+    fraction: float = FRACTION,
+    recipe: Mapping[str, Any] | None = None,
+) -> SteeringVectors:
+    """What `baseline` makes of completions that are there already.
+
+    Args:
+        model: the model.
+        task: grades them.
+        problems: one for each prompt of the completions.
+        completions: of the model without edits, at temperature 1.
+        method: how the direction is taken.
+        layers: blocks; all of them if None.
+        positions: how many generated positions are read.
+        fraction: norm of each vector, as a fraction of the median residual norm at its layer.
+        recipe: what the card should say of the completions.
+
+    Raises:
+        UserError: no completion is right, or none is wrong.
+    """
     grades = _grades(task, problems, completions)
     blocks = tuple(range(model.n_layers)) if layers is None else tuple(layers)
     groups = _groups(model, completions, grades, blocks, positions)
-    recipe = {"task": task.name, "task_digest": task.digest, "split": split, "n": n, "samples": samples, "seed": seed}
+    about = {"task": task.name, "task_digest": task.digest, **(recipe or {})}
     card = Card(
         name=f"{method} on {task.name}",
         base_model=model.name,
@@ -72,7 +114,7 @@ def baseline(
         d_model=model.d_model,
         n_layers=model.n_layers,
         origin=f"{method} of the model's own right and wrong completions",
-        recipe={**recipe, "temperature": 1.0, "positions": positions},
+        recipe={**about, "temperature": 1.0, "positions": positions},
     )
     take = mean_difference if method == "mean-difference" else probe
     return take(groups, blocks, card, fraction=fraction)
