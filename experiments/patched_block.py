@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -86,7 +85,7 @@ class _LastBlock:
                 for world, x in ((CLEAN, clean), (STEERED, moved))
             }
         self.resid = {CLEAN: clean[where], STEERED: moved[where]}
-        self.mixed = lru_cache(maxsize=16)(self._mix)
+        self._mixed: dict[tuple[Slice, Slice, Slice], Tensor] = {}
 
     def final(self, patch: BlockPaths) -> Float[Tensor, "place d_model"]:
         patched = self._choose(patch.z, self.mixed(CLEAN, CLEAN, CLEAN), self.mixed(patch.q, patch.k, patch.v))
@@ -98,10 +97,13 @@ class _LastBlock:
         z = patched if world is FOLLOW else self.mixed(world, world, world)
         return self.engine.attention_output(self.layer, z[None])
 
-    def _mix(self, q: Slice, k: Slice, v: Slice) -> Float[Tensor, "place head d_head"]:
-        clean, moved = self.heads[CLEAN], self.heads[STEERED]
-        chosen = [self._choose(one, a, b) for one, a, b in zip((q, k, v), clean, moved, strict=True)]
-        return self.engine.mix(self.layer, chosen[0], chosen[1], chosen[2], self.shared)[self.where]
+    def mixed(self, q: Slice, k: Slice, v: Slice) -> Float[Tensor, "place head d_head"]:
+        """Outputs of the heads for queries, keys and values from these worlds, made once."""
+        if (q, k, v) not in self._mixed:
+            clean, moved = self.heads[CLEAN], self.heads[STEERED]
+            ours, keys, values = map(self._choose, (q, k, v), clean, moved)
+            self._mixed[q, k, v] = self.engine.mix(self.layer, ours, keys, values, self.shared)[self.where]
+        return self._mixed[q, k, v]
 
     def _choose(self, which: Slice, clean: Tensor, moved: Tensor) -> Tensor:
         """Heads, the last dimension but one, from the world that each is in."""

@@ -16,7 +16,7 @@ from interp.paths import BlockPaths
 from interp.summaries import share
 from vectors import SteeringVectors
 
-CONTROLLED = ("steered", "skip-attn")
+CONTROLLED = ("skip-attn",)
 """Patches under which control vectors generate too."""
 
 

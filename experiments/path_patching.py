@@ -64,7 +64,7 @@ class PathPatching(Experiment):
         unit="problem",
         statistic="ratio of means over positions, then problems, minus the mean of random vectors",
         family="three verdicts (share, attention rows, gain without attention), no correction",
-        controls=(*RANDOM, "negated", "other-block"),
+        controls=RANDOM[:3],
         margin=MARGIN_SHARE,
         claim="the penultimate block's vector acts through the MLP and the unembedding and leaves attention intact",
         margin_unit="share of the KL (attention rows: 0.05 in total variation; gain: 5 points)",
@@ -125,6 +125,7 @@ class PathPatching(Experiment):
             "control_at_most": 3,
             "train_n": 32,
             "draws": 16,
+            "generated": NAMED,
             "temperatures": (1.0, 0.0),
             "samples": 4,
         },
@@ -150,16 +151,18 @@ class PathPatching(Experiment):
     """Generated positions of each problem in the sweep."""
     attention: bool = True
     """Whether attention rows are compared."""
-    controls: tuple[str, ...] = ("random-isotropic", "random-covariance", MATCHED, "permuted")
+    controls: tuple[str, ...] = ("random-isotropic", "random-covariance", MATCHED)
     """Kinds of control."""
     draws: int = 8
     """Draws of each kind of control."""
     train_n: int = 8
     """Training problems on which the controls' covariance and effect are taken."""
-    control_n: int = 16
+    control_n: int = 12
     """Problems on which controls are read."""
     control_at_most: int = 1
     """Generated positions of each problem on which controls are read."""
+    generated: tuple[str, ...] = NAMED[:3]
+    """Patches under which completions are generated and graded; "steered" gives the whole gain."""
     temperatures: tuple[float, ...] = (1.0,)
     """Temperatures of generation under the patches; 0 = greedy; none = no generation."""
     samples: int = 1
@@ -169,23 +172,24 @@ class PathPatching(Experiment):
 
     def cells(self, ctx: Context) -> list[Cell]:
         """Each measurement for the vector and for each kind of control; generation at each temperature."""
-        for name in self.patches:
+        for name in (*self.patches, *self.generated):
             patch(name, ctx.model)
         for name in self.sweep:
             family(name, ctx.model)
-        cells = [Cell.at(part="patches", text=text, vector="trained") for text in self.text]
+        cells: list[Cell] = []
         wanted = {"patches": True, "factorial": self.factorial, "sweep": bool(self.sweep), "attention": self.attention}
         for part in (part for part in TEACHER_FORCED if wanted[part]):
-            kinds = (MATCHED,) if part == "sweep" else self.controls
+            kinds = (MATCHED,) if part in ("sweep", "attention") else self.controls
             every = ("trained", *(kind for kind in self.controls if kind in kinds))
             cells += [Cell.at(part=part, text=text, vector=kind) for text in self.text for kind in every]
-        if any(problem.answer is not None for problem in ctx.problems()):
+        if self.generated and any(problem.answer is not None for problem in ctx.problems()):
             cells += [Cell.at(part="accuracy", temperature=temperature) for temperature in self.temperatures]
-        return list(dict.fromkeys(cells))
+        return cells
 
     def inputs(self, ctx: Context) -> dict[str, str]:
         """Digests of the patches, since a name may come to mean another one."""
-        return {f"patch {name}": digest(patch(name, ctx.model).describe()) for name in self.patches}
+        every = dict.fromkeys((*self.patches, *self.generated))
+        return {f"patch {name}": digest(patch(name, ctx.model).describe()) for name in every}
 
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:
         """Rows of each cell."""
@@ -273,7 +277,7 @@ class PathPatching(Experiment):
     def _accuracy(self, ctx: Context, temperature: float) -> list[pd.DataFrame]:
         layer = self._layer(ctx)
         plan = Generation(
-            {name: patch(name, ctx.model).at(layer + 1) for name in self.patches}, temperature, self.samples
+            {name: patch(name, ctx.model).at(layer + 1) for name in self.generated}, temperature, self.samples
         )
         drawn = self._controls(ctx, MATCHED) if MATCHED in self.controls else []
         return plan.measure(ctx, steering(ctx).only(layer), drawn, beside=self.references)

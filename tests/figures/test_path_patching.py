@@ -30,7 +30,7 @@ def row(part: str, vector: str = "trained", draw: int = 0, **values: Any) -> dic
     }
 
 
-def ends(name: str, value: float) -> dict[str, float]:
+def ends(name: str, value: float) -> dict[str, Any]:
     return {name: value, f"{name}_low": value - 0.125, f"{name}_high": value + 0.25}
 
 
@@ -62,7 +62,7 @@ def made() -> Made:
         ("random-effect-matched", "skip-attn", 0.125),
         ("3-shot", math.nan, 0.625),
     ):
-        found = {"temperature": 1.0, **ends("accuracy", accuracy)}
+        found: dict[str, Any] = {"temperature": 1.0, **ends("accuracy", accuracy)}
         rows.append(row("accuracy", vector, patch=patch, **found))
     return Made(RUN_META, pd.DataFrame(rows))
 
