@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,19 +78,27 @@ class Vocabulary:
         return [*frames, pd.DataFrame({"part": "histogram", "lens": lens.name, **bins})]
 
     def shifts(
-        self, direction: Float[Tensor, "1 d_model"], drawn: Float[Tensor, "draw d_model"] | None = None
+        self,
+        direction: Float[Tensor, "1 d_model"],
+        drawn: Float[Tensor, "draw d_model"] | None = None,
+        *,
+        lenses: Sequence[Lens] = (),
+        nulls: Mapping[tuple[str, str], Null] | None = None,
     ) -> pd.DataFrame:
         """The rank statistic of each script; with its null where there are enough tokens.
 
         Args:
             direction: what is read.
             drawn: the direction in bootstrap samples of the problems, for an interval.
+            lenses: other lenses than the vocabulary's own.
+            nulls: of those.
         """
         rows: list[dict[str, Any]] = []
-        for lens in self.lenses:
+        nulls = self.nulls if nulls is None else nulls
+        for lens in lenses or self.lenses:
             for script in self.scripts:
                 value = float(shift(lens, direction, script)[0])
-                null = self.nulls.get((lens.name, script.name))
+                null = nulls.get((lens.name, script.name))
                 missing = float("nan")
                 low, high = missing, missing
                 if drawn is not None and script.testable:

@@ -72,6 +72,7 @@ def judge_classes(frame: pd.DataFrame, *, margin: float) -> Verdict:
     """Whether process words and structure symbols, together, gain log-odds: more than with control vectors."""
     claim = "promotes-process-words"
     rows: Any = frame[(frame["part"] == "class-examples") & (frame["token_class"] == UNION_NAME)]
+    rows = rows[rows["quantity"] == "propagated"]
     drawn = rows[rows["vector"] != "trained"]
     own = rows[(rows["vector"] == "trained") & rows["layer"].isin(set(drawn["layer"]))]
     means = drawn.groupby(["vector", "draw"])["log_odds"].mean()

@@ -3,14 +3,15 @@
 Theirs: cos(W_U[:, v], D_l). Ours: the centred, gain-weighted lens first, because a softmax ignores the mean row and the
 final norm weighs coordinates; their cosine second, a tuned lens third. Each of the vector itself (s_l, "raw") and of
 D_l, its mean effect on the last block's output with only s_l on: over generated tokens ("propagated") and over the
-problem's tokens ("propagated-prompt").
+problem's tokens ("propagated-prompt"). A tuned lens reads s_l at its own block; for D_l, which lives after the last
+block, it is the centred lens.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pandas as pd
 import torch
@@ -20,13 +21,14 @@ from experiments.class_effects import by_problem, class_log_probs, summarise
 from experiments.controls import KINDS, draw_controls, halves, steering, training_texts
 from experiments.lens_frames import Vocabulary, as_direction, middle, resampled, rms, spread
 from experiments.lens_verdicts import judge_classes, judge_scripts
+from experiments.script_shift import Null, null
 from experiments.texts import Places, Texts, mean_by_row, places, texts
 from experiments.vocabulary import TokenClasses
 from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
-from interp.lens import TunedLens, fit_affine
+from interp.lens import TunedLens, fit_affine, train_affine
 from interp.summaries import Verdict
 from vectors import SteeringVectors
 
@@ -94,7 +96,7 @@ class LogitLens(Experiment):
         "n_tokens": "tokens of the script",
         "n_matched": "Latin tokens matched on id rank and norm",
         "testable": "the script has enough tokens",
-        "token_class": "class of the token",
+        "token_class": "class of the token; raw: with s_l added to the last residual, so what it does by itself",
         "example": "problem",
         "delta_p": "change of the class's probability, mean over generated tokens, then problems",
         "delta_p_low": "lower end of its 95 % interval over problems",
@@ -103,12 +105,13 @@ class LogitLens(Experiment):
         "log_odds_low": "lower end of its 95 % interval over problems",
         "log_odds_high": "upper end",
         "r2": "held-out R^2 of the tuned lens of this layer",
+        "lens_kl": "held-out KL(final || tuned lens) of this layer, nats; empty for a lens in closed form",
         "n": "problems behind the row",
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "blocks": 3, "at_most": 2, "train_n": 4, "draws": 3, "null_draws": 100},
         "quick": {"n": 48, "blocks": 6},
-        "full": {"n": 256, "at_most": 32, "train_n": 64, "control_blocks": 1000, "controls": KINDS},
+        "full": {"n": 256, "at_most": 32, "train_n": 64, "tuned": "kl", "control_blocks": 1000, "controls": KINDS},
     }
 
     layers: tuple[int, ...] = ()
@@ -119,8 +122,8 @@ class LogitLens(Experiment):
     """Tokens a side."""
     at_most: int = 8
     """Generated positions of each problem at which class probabilities are read, drawn at random; 0 = all."""
-    tuned: bool = True
-    """Fit a tuned lens for the vectors themselves."""
+    tuned: Literal["no", "ridge", "kl"] = "ridge"
+    """Tuned lens for the vectors themselves: none, fitted in closed form, or from there trained on KL."""
     train_n: int = 16
     """Training problems for tuned lenses and for the controls' covariance and effect."""
     null_draws: int = 1000
@@ -184,25 +187,40 @@ class LogitLens(Experiment):
             drawn = resampled(means[quantity], self.seed) if quantity in means else None
             found.append(shared.vocabulary.shifts(direction, drawn).assign(n=counted.get(quantity, float("nan"))))
             frames += [part.assign(quantity=quantity) for part in found]
-        lens = self._tuned(ctx, shared, layer) if self.tuned else None
+        lens = self._tuned(ctx, shared, layer) if self.tuned != "no" else None
         if lens is not None:
-            found = self._tokens(shared, lens, vectors.directions)
-            frames += [part.assign(quantity="raw", r2=lens.affine.r2) for part in found]
-        frames += self._classes(shared, final, intervals=True)
+            nulls = self._nulls(ctx, shared.vocabulary, lens)
+            shifts = shared.vocabulary.shifts(vectors.directions, lenses=[lens], nulls=nulls)
+            found = [*self._tokens(shared, lens, vectors.directions), shifts]
+            frames += [part.assign(quantity="raw", r2=lens.affine.r2, lens_kl=lens.affine.kl) for part in found]
+        # the vector's own part of the last residual: what it does without any block after it
+        direct = shared.texts.forced.base[shared.at.where] + vectors.directions.to(final)
+        frames += [part.assign(quantity="raw") for part in self._classes(shared, direct, intervals=True)]
+        own = self._classes(shared, final[shared.at.where], intervals=True)
+        frames += [part.assign(quantity="propagated") for part in own]
         return [frame.assign(vector="trained", draw=0) for frame in frames]
 
     def _control(self, shared: _Shared, vectors: SteeringVectors, kind: str, draw: int) -> list[pd.DataFrame]:
         final, _ = shared.texts.forced.steered(vectors.edits())
         direction = as_direction(_mean_change(shared.texts, final, "generated"))
         shifts = shared.vocabulary.shifts(direction).assign(quantity="propagated")
-        return [f.assign(vector=kind, draw=draw) for f in (shifts, *self._classes(shared, final, intervals=False))]
+        classes = self._classes(shared, final[shared.at.where], intervals=False)
+        frames = [shifts, *(part.assign(quantity="propagated") for part in classes)]
+        return [frame.assign(vector=kind, draw=draw) for frame in frames]
 
     def _tokens(self, shared: _Shared, lens: Any, direction: Tensor) -> list[pd.DataFrame]:
         return shared.vocabulary.tokens(lens, direction, self.top)
 
+    def _nulls(self, ctx: Context, vocabulary: Vocabulary, lens: TunedLens) -> dict[tuple[str, str], Null]:
+        """Of the tuned lens of one layer."""
+        settings = {"layers": len(self._layers(ctx)), "draws": self.null_draws, "seed": self.seed}
+        testable = [script for script in vocabulary.scripts if script.testable]
+        made = {script.name: null(lens, script, width=ctx.model.d_model, **settings) for script in testable}
+        return {(lens.name, name): one for name, one in made.items()}
+
     def _classes(self, shared: _Shared, final: Tensor, *, intervals: bool) -> list[pd.DataFrame]:
         names, model = shared.classes.names, shared.texts.forced.model
-        steered = class_log_probs(model, final[shared.at.where], shared.codes, len(names))
+        steered = class_log_probs(model, final, shared.codes, len(names))
         rows = by_problem(shared.texts, shared.at, shared.base, steered, names)
         return [summarise(rows, intervals=intervals).assign(part="classes"), rows.assign(part="class-examples")]
 
@@ -214,7 +232,10 @@ class LogitLens(Experiment):
         where = said.where("prompt", "generated")
         rows = where.nonzero(as_tuple=True)[0]
         held_out = torch.isin(rows, torch.tensor(halves(len(said.examples), self.seed)[1], device=rows.device))
-        affine = fit_affine(said.forced.base_at(layer)[where], said.forced.base[where], held_out.nonzero()[:, 0].cpu())
+        x, final, held = said.forced.base_at(layer)[where], said.forced.base[where], held_out.nonzero()[:, 0].cpu()
+        affine = fit_affine(x, final, held)
+        if self.tuned == "kl":
+            affine = train_affine(affine, x, final, held, ctx.model.unembed, seed=self.seed)
         return TunedLens(affine, shared.vocabulary.lenses[0])
 
     def _kept(self, ctx: Context, layer: int) -> list[int]:

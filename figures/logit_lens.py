@@ -6,8 +6,8 @@ Columns read (a tidy frame, `part` names the grain, columns that do not apply ar
   "tuned"), side ("top" | "bottom"), rank (1 = most extreme), token_id, token, score (signed).
 - part "scripts": vector, draw, layer, quantity, lens, script, auc ([0, 1], .5 = no shift), null_low, null_high
   (simultaneous over layers, from random directions), p, n_tokens, n_matched, testable.
-- part "classes": vector, draw, layer, token_class, delta_p, delta_p_low, delta_p_high (probability, summed over the
-  class), log_odds, log_odds_low, log_odds_high (nats), n (problems).
+- part "classes": vector, draw, layer, quantity, token_class, delta_p, delta_p_low, delta_p_high (probability, summed
+  over the class), log_odds, log_odds_low, log_odds_high (nats), n (problems).
 
 `layer` is the block of the vector, 0 = first; `vector` is "trained" for the vector under study, else a kind of control.
 """
@@ -101,7 +101,7 @@ def build_scripts(run: Record) -> go.Figure:
 
 def build_classes(run: Record) -> go.Figure:
     """Draw the change of each token class at the last layer measured: probability and log-odds side by side."""
-    rows = part(run, "classes")
+    rows = keep(part(run, "classes"), "quantity", "propagated")
     layer = int(max(numbers(keep(rows, "vector", "trained"), "layer")))
     rows = keep(rows, "layer", layer)
     trained = keep(rows, "vector", "trained").sort_values("log_odds", ascending=False)

@@ -77,7 +77,7 @@ def test_planted_effects_on_a_script_and_on_process_words_are_found(run: Run) ->
 def test_the_opposite_vector_gives_the_opposite_verdict(planted: Planted, runs: Path) -> None:
     model, han, _ = planted
     vectors = toys.wrap(model, 6 * (han / han.norm())[None], (MIDDLE,))
-    run = lens(tuned=False).run(model, vectors, toys.task(), out=runs, progress=False)
+    run = lens(tuned="no").run(model, vectors, toys.task(), out=runs, progress=False)
     assert phrases(run)["pushes-down-non-latin"] == "opposite"
 
 
@@ -124,6 +124,7 @@ def test_random_vectors_promote_process_words_in_at_most_5_percent() -> None:
                     "draw": d,
                     "layer": MIDDLE,
                     "token_class": "process word or structure symbol",
+                    "quantity": "propagated",
                     "example": [str(i) for i in range(24)],
                     "log_odds": values[d],
                 }
@@ -156,10 +157,11 @@ def test_propagated_directions_are_mean_differences_of_two_plain_passes(run: Run
 
 def test_class_probabilities_are_sums_over_the_vocabulary(run: Run) -> None:
     rows = rows_of(run.frame, part="classes")
-    totals = rows.groupby(["vector", "draw", "layer"])["delta_p"].sum()
+    totals = rows.groupby(["vector", "quantity", "draw", "layer"])["delta_p"].sum()
     assert totals.abs().max() < 1e-5
-    examples = rows_of(run.frame, part="class-examples", vector="trained", layer=MIDDLE, token_class="process word")
-    mean = rows_of(rows, vector="trained", layer=MIDDLE, token_class="process word")["delta_p"].iloc[0]
+    about = {"vector": "trained", "layer": MIDDLE, "token_class": "process word", "quantity": "propagated"}
+    examples = rows_of(run.frame, part="class-examples", **about)
+    mean = rows_of(rows, **about)["delta_p"].iloc[0]
     assert float(examples["delta_p"].mean()) == pytest.approx(float(mean))
 
 
@@ -179,6 +181,25 @@ def test_the_tuned_lens_is_fitted_below_the_last_block_only(run: Run) -> None:
     tuned = rows_of(run.frame, part="tokens", lens="tuned")
     assert set(tuned["layer"]) == {0, 1}
     assert set(tuned["quantity"]) == {"raw"}
+    assert tuned["r2"].notna().all() and tuned["lens_kl"].isna().all()
+    scripts = rows_of(run.frame, part="scripts", lens="tuned", script="Han")
+    assert set(scripts["layer"]) == {0, 1} and bool((scripts["null_low"] < 0.5).all())
+
+
+def test_a_vector_of_the_last_block_does_by_itself_what_it_does(run: Run) -> None:
+    last = rows_of(run.frame, part="classes", vector="trained", layer=2).set_index(["quantity", "token_class"])
+    raw, propagated = last.loc["raw"]["log_odds"], last.loc["propagated"]["log_odds"]
+    assert list(raw) == pytest.approx(list(propagated), abs=1e-4)
+    earlier = rows_of(run.frame, part="classes", vector="trained", layer=0).set_index(["quantity", "token_class"])
+    assert abs(float((earlier.loc["raw"]["log_odds"] - earlier.loc["propagated"]["log_odds"]).max())) > 1e-3
+
+
+def test_a_lens_trained_on_divergence_says_what_is_left(planted: Planted, run: Run, runs: Path) -> None:
+    model, han, process = planted
+    vectors = toys.wrap(model, 6 * (process / process.norm() - han / han.norm())[None], (MIDDLE,))
+    trained = lens(tuned="kl").run(model, vectors, toys.task(), out=runs, progress=False)
+    rows = rows_of(trained.frame, part="tokens", lens="tuned")
+    assert bool((rows["lens_kl"] >= 0).all()) and len(rows) == 10
 
 
 def test_results_do_not_depend_on_which_layers_are_measured_together(planted: Planted, run: Run, runs: Path) -> None:

@@ -87,7 +87,8 @@ def lens(tokens: tuple[str, ...] = (" To", " we"), meta: Mapping[str, Any] = MET
             rows.append(_row("scripts", "trained", layer=layer, **values, **null))
         for token_class, value in (("process word", 0.5), ("digit", -0.25)):
             for vector, share in (("trained", 1.0), ("permuted", 0.125)):
-                values = {"delta_p": value / 8 * share, "log_odds": value * share, "n": 8}
+                effect = {"delta_p": value / 8 * share, "log_odds": value * share}
+                values = {"quantity": "propagated", "n": 8, **effect}
                 ends = {"log_odds_low": value - 0.125, "log_odds_high": value + 0.25} if share == 1.0 else {}
                 rows.append(_row("classes", vector, layer=layer, token_class=token_class, **values, **ends))
     return Made({**meta, "experiment": "logit-lens"}, pd.DataFrame(rows))

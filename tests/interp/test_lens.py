@@ -9,7 +9,7 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from interp.errors import UserError
-from interp.lens import CentredLens, CosineLens, TunedLens, fit_affine
+from interp.lens import Affine, CentredLens, CosineLens, TunedLens, fit_affine, train_affine
 from interp.model import Model
 
 NORMS = ["RMS", "RMSPre", "LN", "LNPre", None]
@@ -121,3 +121,26 @@ def test_a_tuned_lens_falls_back_to_the_plain_lens_where_there_is_nothing_to_lea
 def test_a_tuned_lens_without_held_out_tokens_is_refused() -> None:
     with pytest.raises(UserError, match="tokens to hold out"):
         fit_affine(torch.zeros(3, 4), torch.zeros(3, 4), torch.tensor([2]))
+
+
+def test_a_lens_trained_on_divergence_is_never_worse_than_its_start_and_finds_a_planted_map() -> None:
+    model = tiny("RMS")
+    generator = torch.Generator().manual_seed(4)
+    x = torch.randn(400, 16, generator=generator)
+    planted = torch.randn(16, 16, generator=generator) / 4
+    final = x + x @ planted
+    held_out = torch.arange(300, 400)
+    start = Affine(planted + 0.1 * torch.randn(16, 16, generator=generator), torch.zeros(16), 1.0, 0.0)
+
+    def divergence(affine: Affine) -> float:
+        with torch.no_grad():
+            wanted, read = (model.unembed(h).log_softmax(-1) for h in (final[300:], affine(x[300:])))
+        return float((wanted.exp() * (wanted - read)).sum(-1).mean())
+
+    still = train_affine(start, x, final, held_out, model.unembed, steps=0)
+    assert torch.equal(still.shift, start.shift) and still.kl == pytest.approx(divergence(start), rel=1e-3)
+    trained = train_affine(start, x, final, held_out, model.unembed, steps=300, rate=0.02)
+    assert trained.kl == pytest.approx(divergence(trained), rel=1e-2, abs=1e-5)
+    assert trained.kl < 0.1 * still.kl
+    wild = train_affine(start, x, final, held_out, model.unembed, steps=50, rate=100.0)
+    assert wild.kl <= still.kl
