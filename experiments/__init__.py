@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from experiments.accuracy_by_layer import AccuracyByLayer as AccuracyByLayer
     from experiments.adaptive_scaling import AdaptiveScaling as AdaptiveScaling
     from experiments.composition import Composition as Composition
+    from experiments.effect_against_cost import EffectAgainstCost as EffectAgainstCost
     from experiments.gain_ladder import GainLadder as GainLadder
     from experiments.feature_correctness import FeatureCorrectness as FeatureCorrectness
     from experiments.logit_lens import LogitLens as LogitLens
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from experiments.side_effects import SideEffects as SideEffects
     from experiments.match_full_tuning import MatchFullTuning as MatchFullTuning
     from experiments.sae_attribution import SaeAttribution as SaeAttribution
+    from experiments.self_explanation import SelfExplanation as SelfExplanation
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
     from experiments.transfer import Transfer as Transfer
     from experiments.vector_geometry import VectorGeometry as VectorGeometry
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AccuracyByLayer": "experiments.accuracy_by_layer",
     "AdaptiveScaling": "experiments.adaptive_scaling",
+    "EffectAgainstCost": "experiments.effect_against_cost",
     "GainLadder": "experiments.gain_ladder",
     "Composition": "experiments.composition",
     "FeatureCorrectness": "experiments.feature_correctness",
@@ -39,6 +42,7 @@ _HOME = {
     "Placement": "experiments.placement",
     "MatchFullTuning": "experiments.match_full_tuning",
     "SaeAttribution": "experiments.sae_attribution",
+    "SelfExplanation": "experiments.self_explanation",
     "TokenSubstitution": "experiments.token_substitution",
     "Transfer": "experiments.transfer",
     "VectorGeometry": "experiments.vector_geometry",

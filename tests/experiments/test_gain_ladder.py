@@ -20,7 +20,16 @@ def model() -> Model:
 
 
 def ladder(model: Model, vectors: Any, out: Path, **settings: Any) -> Run:
-    chosen = {"n": 24, "draws": 3, "blocks": 2, "validation_n": 4, "train_n": 4, "seeds": (), "beside": (), **settings}
+    chosen: dict[str, Any] = {
+        "n": 24,
+        "draws": 3,
+        "blocks": 2,
+        "validation_n": 4,
+        "train_n": 4,
+        "seeds": (),
+        "beside": (),
+        **settings,
+    }
     return GainLadder(**chosen).run(model, vectors, toys.task(), out=out, progress=False)
 
 
@@ -40,7 +49,8 @@ def test_every_rung_is_there_and_a_planted_gain_is_more_than_the_simpler_ones(mo
     assert vector(run, "prefix")["accuracy"].item() == 1.0
     assert vector(run, "first-position")["accuracy"].item() == vector(run, "one-layer")["accuracy"].item()
     assert judge(run.frame).phrase == "no effect within the margin"
-    assert judge(run.frame[~run.frame["vector"].isin(["prefix", "first-position"])]).phrase == "same direction"
+    others: Any = run.frame[~run.frame["vector"].isin(["prefix", "first-position"])]
+    assert judge(others).phrase == "same direction"
 
 
 def test_a_random_vector_beats_nothing(model: Model, tmp_path: Path) -> None:
