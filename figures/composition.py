@@ -29,26 +29,27 @@ def build(run: Record) -> go.Figure:
     """Draw the interactions as an upper triangle; a star marks pairs that differ from 0 after adjustment."""
     rows = _pairs(run)
     layers = sorted({int(layer) for name in ("i", "j") for layer in rows[name]})
-    size = len(layers)
-    values, texts, told = np.full((size, size), np.nan), [[""] * size for _ in layers], [[""] * size for _ in layers]
+    # the last block is no lower one and the first no upper one
+    size = len(layers) - 1
+    values = np.full((size, size), np.nan)
+    texts, told = ([[""] * size for _ in range(size)] for _ in range(2))
     for row in rows.to_dict("records"):
-        at = layers.index(int(row["i"])), layers.index(int(row["j"]))
+        at = layers.index(int(row["i"])), layers.index(int(row["j"])) - 1
         values[at] = 100 * row["interaction"]
         texts[at[0]][at[1]] = f"{values[at]:+.1f}{' *' if row['q'] < 0.05 else ''}"
         told[at[0]][at[1]] = _hover(row)
     labels = [str(layer) for layer in layers]
     figure = draw_heatmap(
         values,
-        x_labels=labels,
-        y_labels=labels,
+        x_labels=labels[1:],
+        y_labels=labels[:-1],
         x_title="upper block j",
         y_title="lower block i",
         unit="interaction (points)",
         texts=texts,
-        upper=True,
     )
     figure.update_traces(customdata=np.array(told), hovertemplate="%{customdata}<extra></extra>")
-    title = f"Do two vectors add up? A_ij \u2212 A_i \u2212 A_j + A_0{_sampling(run)} (* q < 0.05)"
+    title = f"A_ij \u2212 A_i \u2212 A_j + A_0 of two vectors{_sampling(run)} (* q < 0.05)"
     return dress(figure, run.meta, title, n=count(rows), height=520)
 
 

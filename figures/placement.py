@@ -11,7 +11,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from figures.bars import Bar, draw_bars
-from figures.record import Record, count, first, keep, numbers, part
+from figures.record import Record, count, keep, numbers, part
 from figures.style import BASE, STEERED, Reference, dress
 
 _PLACES = {
@@ -35,10 +35,11 @@ def build(run: Record) -> go.Figure:
     named = (("base", "base"), ("all-layer", "vectors of all layers"))
     found = [(label, numbers(keep(rows, "vector", name), "accuracy")) for name, label in named]
     lines = [Reference(label, 100 * values[0]) for label, values in found if values]
-    block = first(spread, "layer")
-    x_title = f"place in block {block} where the vector is added (grey: random vectors of its norm)"
+    x_title = (
+        f"place in block {numbers(spread, 'layer')[0]:g} where the vector is added (grey: random vectors of its norm)"
+    )
     figure = draw_bars(bars, x_title=x_title, y_title="accuracy (%)", lines_at=lines)
-    labels = [text for place, text in _PLACES.items() for text in (_label(rows, place, text), "random")]
+    labels = [text for place, name in _PLACES.items() for text in _labels(rows, place, name)]
     figure.update_xaxes(ticktext=labels)
     sampling = "greedy" if most == 0 else f"T = {most:g}"
     title = f"Accuracy by the place of the vector, {sampling}"
@@ -56,5 +57,5 @@ def _bar(rows: pd.DataFrame, label: str, colour: str) -> Bar:
     return Bar(label, mean, low, high, colour=colour, dots=several if len(several) > 1 else ())
 
 
-def _label(rows: pd.DataFrame, place: str, text: str) -> str:
-    return text if len(keep(rows, "place", place)) else f"{text}<br>(no vector)"
+def _labels(rows: pd.DataFrame, place: str, text: str) -> tuple[str, str]:
+    return (text, "random") if len(keep(rows, "place", place)) else (f"{text}<br>(no vector)", "")

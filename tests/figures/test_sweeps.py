@@ -108,7 +108,7 @@ def test_each_place_has_a_bar_and_a_missing_one_says_so() -> None:
     assert [y for y in figure.data[0].y if y == y] == [25.0, 12.5, 50.0, 12.5]
     labels = list(figure.layout.xaxis.ticktext)
     assert "no vector" in labels[0] and "no vector" in labels[4] and "no vector" not in labels[6]
-    assert "block 16" in figure.layout.xaxis.title.text
+    assert "block 16 where" in figure.layout.xaxis.title.text
     assert sorted(shape.y0 for shape in figure.layout.shapes) == [6.25, 75.0]
 
 
@@ -144,10 +144,10 @@ def test_interactions_fill_the_upper_triangle_with_intervals_under_the_pointer()
     figure: Any = composition.build(pairs())
     heatmap = figure.data[0]
     assert [value for row in heatmap.z for value in row if value == value] == [25.0, -12.5, 0.0]
-    assert heatmap.text[0][1] == "+25.0 *" and heatmap.text[0][2] == "-12.5"
-    assert "[+0.0, +37.5]" in heatmap.customdata[0][1]
+    assert heatmap.text[0][0] == "+25.0 *" and heatmap.text[0][1] == "-12.5"
+    assert "[+0.0, +37.5]" in heatmap.customdata[0][0]
     assert figure.layout.coloraxis.cmid == 0 and figure.layout.coloraxis.cmax == 25.0
-    assert list(figure.layout.yaxis.ticktext) == ["4", "12", "28"]
+    assert list(figure.layout.yaxis.ticktext) == ["4", "12"] and list(figure.layout.xaxis.ticktext) == ["12", "28"]
 
 
 def test_pairs_stand_beside_random_partners() -> None:
