@@ -9,6 +9,23 @@ from typing import Any
 from figures.record import Record
 
 CAPTIONS: Mapping[str, str] = {
+    "feature-correctness": "Each row is a feature of the change that the vectors make, by its score on the problems it "
+    "was chosen on; drawn is what it says on other problems: accuracy where it fires above its median rate before the "
+    "answer less accuracy where it does not, within problem, with length, end and box held fixed (left), and the "
+    "unadjusted odds ratio (right). Bars: 95 % intervals over problems; p: against the largest score of all features "
+    "under labels permuted within problem.",
+    "feature-correctness-ablation": "Accuracy of the base, under the vectors, under them with the chosen feature taken "
+    "out at every position of the completion, h - f(\u0394) d with the base stream in lockstep, and with random "
+    "features of the same firing rate taken out. Bars: 95 % intervals over problems.",
+    "feature-correctness-examples": "Tokens before the answer of the completions in which the reported features fire "
+    "most; colour: the feature's activation where the token is predicted.",
+    "sae-attribution": "A point is a feature in one text: its attribution (gradient times activation, gates held "
+    "fixed, summed over the completion) against the change of the KL when it is taken out. Crosses: random directions of the "
+    "same size. Dashed: equality. Principal components keep as many coefficients of each token.",
+    "sae-attribution-nodes": "Sum of attributions over features, error (what the dictionary leaves out) and bias, and "
+    "what taking each out does; the whole change is all three. Mean over problems with 95 % intervals.",
+    "sae-attribution-vector": "Of each block's vector that enters the change: its largest cosine with a decoder "
+    "direction and the largest activation that it excites by itself. Grey: random vectors of the same norm.",
     "match-full-tuning": "Left, accuracy of each kind of trained set, seeds averaged within a problem; marks: single "
     "training seeds. Right, the difference from training all weights; a set matches where its interval stays above -5"
     " points. Bars: 95 % intervals over problems.",
@@ -46,9 +63,10 @@ CAPTIONS: Mapping[str, str] = {
     "grey marks are control vectors, one a draw. A probability can move only where the base is undecided, hence the "
     "log-odds beside it.",
     "persistence": "Row: the block l whose vector is on, alone (also where the vectors were trained together); column: "
-    "a later block k. Left, cosine of each token's change with the vector itself; right, agreement between a problem's "
-    "tokens of what the network adds to it. Below, minus the mean of random vectors, for the blocks that have them. "
-    "Mean over generated tokens, then problems.",
+    "a later block k. Self: cosine of each token's change with the vector itself; Induced: agreement between a problem's "
+    "tokens of what the network adds to it; Diff-Vector: cosine with the vector that was trained at k, which is high "
+    "too where the vectors of neighbours are alike. Below, minus the mean of random vectors, for the blocks that have "
+    "them. Mean over generated tokens, then problems.",
     "persistence-controls": "Each panel: one steered block. Orange: the vector, 95 % intervals over problems for each "
     "block alone; grey: from the lowest to the highest mean of a random vector of the same norm.",
     "persistence-final": "Cosines of the mean changes that vectors of different blocks make after the last block, "
@@ -93,6 +111,9 @@ CAPTIONS: Mapping[str, str] = {
     "placement": "Orange: accuracy with a vector trained and added at that place of the block. Grey: random vectors of "
     "its norm at the same place, another one for each problem. Bars: 95 % intervals over problems. A place without a "
     "trained vector stays empty.",
+    "self-explanation": "How far the next-token distribution after a vector lies from that after random vectors in the "
+    "same place, with the tokens that gain most. Grey: each random vector against the others. The title says how many "
+    "known words the model repeats from there: where few are, what it says of a vector means nothing.",
     "token-substitution": "Left, mean change of a token's probability; middle, change of its log-odds; right, its "
     "share of the total variation. Tokens were chosen on one half of the problems and are measured on the other. Bars: "
     "95 % intervals over problems; grey marks are control vectors, one a draw, in the last row for the token that each "
