@@ -4,7 +4,8 @@ Delta_{l->k}(t) is the change of block k's output at token t when only s_l is on
 cosines (Diff-Vector, Diff-Diff, Mean-Diff) hardly tell a trained vector from a random one, because a residual stream
 carries any vector on. So each statistic stands beside random vectors, Diff-Diff leaves the token out of the mean it is
 compared with, and Induced looks at Delta - s_l, what the network adds to what the stream carries. Means over tokens are
-taken within a problem; whether the authors pool all tokens is not known.
+taken within a problem; whether the authors pool all tokens is not known. Diff-Vector is high also where s_k resembles
+s_l and the stream merely carries s_l on: read it beside Self and the cosines between the vectors (`VectorGeometry`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from experiments.controls import KINDS, draw_controls, steering, training_texts
 from experiments.lens_frames import as_direction, spread
 from experiments.persistence_frames import TRAINED, by_pair, by_problem, final_cosines
 from experiments.persistence_readings import READ, Reading, read_all
-from experiments.persistence_verdicts import judge, judge_final
+from experiments.persistence_verdicts import CLAIMS, judge, judge_final
 from experiments.texts import Said, Texts, completed
 from interp.cell import Cell
 from interp.context import Context
@@ -51,11 +52,12 @@ class Persistence(Experiment):
         "persistence-paper",
     )
     declaration: ClassVar[Declaration] = Declaration(
-        estimand="Self = cos(Delta, s_l) and Induced = agreement of Delta - s_l between a problem's tokens, generated "
-        "tokens, mean over observed and steered blocks, less the mean of random vectors; mean cos(D_i, D_j) likewise",
+        estimand="generated tokens, less the mean of random vectors: Self = cos(Delta, s_l), Induced = agreement of "
+        "Delta - s_l between a problem's tokens, and Diff-Vector, mean over observed and steered blocks; mean cosine "
+        "of the effects of two blocks after the last one",
         unit="problem",
         statistic="paired difference by problem; cosine of mean effects after the last block",
-        family="three verdicts, no correction between them; single pairs of blocks are shown and not tested",
+        family="four verdicts, no correction between them; single pairs of blocks are shown and not tested",
         controls=KINDS,
         margin=MARGIN,
         claim="a vector's change keeps its direction through the later layers",
@@ -135,9 +137,9 @@ class Persistence(Experiment):
         return pd.concat(frames, ignore_index=True).assign(trained=steering(ctx).card.trained)
 
     def verdicts(self, frame: pd.DataFrame) -> list[Verdict]:
-        """Self, Induced and the common effect after the last block, all above random vectors."""
+        """Self, Induced, Diff-Vector and the common effect after the last block, all above random vectors."""
         text = self.texts[0]
-        direction = [judge(frame, statistic, text=text, margin=MARGIN) for statistic in ("self", "induced")]
+        direction = [judge(frame, statistic, text=text, margin=MARGIN) for statistic in CLAIMS]
         return [*direction, judge_final(frame, text=text, margin=MARGIN)]
 
     def _layers(self, ctx: Context) -> tuple[int, ...]:

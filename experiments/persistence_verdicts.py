@@ -11,10 +11,15 @@ from experiments.controls import RANDOM, control_interval, shifted, too_few
 from interp.errors import UserError
 from interp.summaries import Interval, Test, Verdict, bootstrap, mantel, verdict
 
-CLAIMS = {"self": "keeps-its-direction", "induced": "draws-one-answer-from-the-network"}
+CLAIMS = {
+    "self": "keeps-its-direction",
+    "induced": "draws-one-answer-from-the-network",
+    "diff_vector": "points-along-later-vectors",
+}
 CONVERGE = "effects-of-layers-converge"
 UNIT = "cosine above random vectors"
 NO_DRAWS = "there are no random vectors to compare with"
+NO_LATER = "no later block has a vector"
 
 
 def judge(frame: pd.DataFrame, statistic: str, *, text: str, margin: float) -> Verdict:
@@ -25,12 +30,14 @@ def judge(frame: pd.DataFrame, statistic: str, *, text: str, margin: float) -> V
 
     Args:
         frame: of the experiment.
-        statistic: "self" or "induced".
+        statistic: "self", "induced" or "diff_vector".
         text: whose completions.
         margin: smallest cosine of interest.
     """
     claim = CLAIMS[statistic]
     rows: Any = _of(frame, part="problems", statistic=statistic, text=text, stratum="generated")
+    if rows.empty:
+        return verdict(None, margin=margin, testable=NO_LATER, claim=claim, unit=UNIT)
     drawn = rows[rows["vector"].isin(RANDOM)]
     own = rows[(rows["vector"] == "trained") & rows["layer"].isin(set(drawn["layer"]))]
     own, drawn = (part[part["example"].isin(_complete(own, drawn))] for part in (own, drawn))

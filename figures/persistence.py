@@ -35,15 +35,16 @@ _NAMES = {
     "diff_diff": "Diff-Diff = mean cos(\u0394, mean \u0394)",
     "mean_diff": "Mean-Diff = cos(mean \u0394, s<sub>k</sub>)",
 }
+_DECIDING = {"self": "Self", "induced": "Induced", "diff_vector": "Diff-Vector"}
 _OBSERVED, _STEERED = "observed block k", "steered block l"
 
 
 def build(run: Record) -> go.Figure:
-    """Draw Self and Induced of each pair of blocks, and what each has above random vectors."""
-    panels = [(name, column) for column in ("value", "above") for name in ("self", "induced")]
-    titles = [_NAMES[name] + (", minus random vectors" if column == "above" else "") for name, column in panels]
+    """Draw Self, Induced and Diff-Vector of each pair of blocks, and what each has above random vectors."""
+    panels = [(name, column) for column in ("value", "above") for name in _DECIDING]
+    titles = [_NAMES[name] + (",<br>minus random vectors" if column == "above" else "") for name, column in panels]
     title = "Does a vector's change keep its direction? Generated tokens"
-    return _matrices(run, panels, titles, columns=2, title=title)
+    return _matrices(run, panels, titles, columns=len(_DECIDING), title=title)
 
 
 def build_paper(run: Record) -> go.Figure:
@@ -54,33 +55,32 @@ def build_paper(run: Record) -> go.Figure:
 
 
 def build_controls(run: Record) -> go.Figure:
-    """Draw Self and Induced over later blocks with intervals, against the range of random vectors."""
+    """Draw the deciding statistics over later blocks with intervals, against the range of random vectors."""
     rows = keep(_rows(run, "pairs"), "vector", "trained")
     beside = rows.dropna(subset=["random"]) if "random" in rows.columns else rows.head(0)
     layers = sorted({int(layer) for layer in numbers(beside if len(beside) else rows, "layer")})
-    names = ("self", "induced")
     titles = [f"steered block {layer}" for layer in layers]
     figure = make_subplots(
-        rows=2,
+        rows=len(_DECIDING),
         cols=len(layers),
         subplot_titles=titles,
         shared_xaxes=True,
         shared_yaxes=True,
         horizontal_spacing=0.02,
-        vertical_spacing=0.08,
+        vertical_spacing=0.06,
     )
-    for line, name in enumerate(names, start=1):
+    for line, name in enumerate(_DECIDING, start=1):
         for column, layer in enumerate(layers, start=1):
             mine = keep(keep(rows, "statistic", name), "layer", layer).sort_values("observed")
             for trace in _beside(mine, legend=line == column == 1):
                 figure.add_trace(trace, row=line, col=column)
             figure.add_hline(y=0, row=line, col=column)  # pyright: ignore[reportArgumentType]
-        figure.update_yaxes(title_text=name.capitalize() + " (cosine)", row=line, col=1)
-    figure.update_xaxes(title_text=_OBSERVED, row=2)
+        figure.update_yaxes(title_text=f"{_DECIDING[name]} (cosine)", row=line, col=1)
+    figure.update_xaxes(title_text=_OBSERVED, row=len(_DECIDING))
     figure.update_annotations(font={"size": 12.5})
     n = count(beside, "above_n") or count(rows)
-    title = "Self and Induced beside random vectors, by steered block l"
-    return dress(figure, run.meta, title, n=n, height=560, gap=26, legend=True)
+    title = "The change in later blocks beside that of random vectors, by steered block"
+    return dress(figure, run.meta, title, n=n, height=720, gap=26, legend=True)
 
 
 def build_final(run: Record) -> go.Figure:

@@ -94,8 +94,8 @@ def _add_cosines(figure: go.Figure, rows: pd.DataFrame, layers: list[int]) -> No
     figure.add_trace(panel.data[0], row=1, col=2)
     step = math.ceil(len(labels) / 10)
     ticks = {"tickvals": list(range(0, len(labels), step)), "ticktext": labels[::step]}
-    figure.update_xaxes(title_text="block j", ticks="", row=1, col=2, **ticks)
-    figure.update_yaxes(title_text="block i", ticks="", autorange="reversed", row=1, col=2, **ticks)
+    figure.update_xaxes(title_text="block j", ticks="", showgrid=False, row=1, col=2, **ticks)
+    figure.update_yaxes(title_text="block i", ticks="", showgrid=False, autorange="reversed", row=1, col=2, **ticks)
     figure.update_layout(coloraxis=panel.layout.coloraxis)
 
 

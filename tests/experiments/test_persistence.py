@@ -216,6 +216,8 @@ def test_a_planted_direction_is_found_and_its_opposite_too() -> None:
     assert phrases(few)[0].startswith("not testable here, because 4 problems are too few")
     alone = few[few["vector"] == "trained"]
     assert phrases(alone)[0].startswith("not testable here, because there are no random vectors")
+    later = judge(few, "diff_vector", text="base", margin=0.1)
+    assert later.because == "no later block has a vector"
     assert phrases(alone)[2].startswith("not testable here, because random vectors were not read")
 
 

@@ -14,7 +14,7 @@ NAN = float("nan")
 
 def test_matrices_are_upper_triangular_and_centred_on_zero() -> None:
     figure: Any = persistence.build(records.persistence())
-    value, induced, above, _ = (np.array(trace.z, float) for trace in figure.data)
+    value, induced, _, above, _, _ = (np.array(trace.z, float) for trace in figure.data)
     np.testing.assert_array_equal(value, [[0.5, 0.25], [NAN, 0.25]])
     np.testing.assert_array_equal(induced, [[0.375, 0.125], [NAN, 0.125]])
     np.testing.assert_array_equal(above, [[0.375, 0.125], [NAN, NAN]])
