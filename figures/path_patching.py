@@ -44,7 +44,7 @@ _PATHS = {
     "attention": "<b>attention</b>, the first four",
 }
 _STATISTICS = {"alone": "alone", "shapley": "Shapley value", "last": "as the last one"}
-_REFERENCES = ("matched-entropy", "1-shot", "3-shot", "5-shot")
+_REFERENCES = {"matched-entropy": "at this<br>entropy", "1-shot": "1-shot", "3-shot": "3-shot", "5-shot": "5-shot"}
 _EFFECT = {"kl": "KL", "tv": "total variation", "delta_p": "largest change of probability"}
 
 
@@ -163,9 +163,9 @@ def build_accuracy(run: Record) -> go.Figure:
         colour = STEERED if name == "steered" else CONTRAST
         bars.append(_accuracy_bar(keep(trained, "patch", name), _label(name), colour))
     drawn = drop(keep(rows, "temperature", at), "vector", "base", "trained", *_REFERENCES)
-    bars += [_accuracy_bar(keep(drawn, "patch", name), f"random,<br>{_label(name)}", BASE) for name in _names(drawn)]
+    bars += [_accuracy_bar(keep(drawn, "patch", name), f"random,<br>{plain(name)}", BASE) for name in _names(drawn)]
     beside = [name for name in _REFERENCES if name in set(rows["vector"])]
-    bars += [_accuracy_bar(keep(rows, "vector", name), f"base,<br>{name}", BASE) for name in beside]
+    bars += [_accuracy_bar(keep(rows, "vector", name), f"base,<br>{_REFERENCES[name]}", BASE) for name in beside]
     figure = draw_bars(
         bars,
         x_title="paths into the next block that see the vector",
