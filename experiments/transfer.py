@@ -60,9 +60,12 @@ class Transfer(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "recipients": (HOME, "no-example"), "donors": (), "draws": 1, "few_shot": False},
-        "quick": {"n": 48, "draws": 3},
+        "quick": {
+            "n": 48, "draws": 3, "recipients": (*PROMPTS, "lora-r1"),
+            "donors": ("all-layer@1", "single-layer", "mean-difference"),
+        },
         "full": {"n": 256, "samples": 4, "draws": 8},
-    }
+    }  # fmt: skip
 
     recipients: tuple[str, ...] = (*PROMPTS, "lora-r1", "lora-r4")
     """Prompts of the model, sets of adapters that come with it, or other models as MODEL or MODEL=VECTORS, where
