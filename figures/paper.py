@@ -175,8 +175,21 @@ _ENTRIES: tuple[Entry, ...] = (
         "feature removed, beside random features of the same rate",
         threshold=f"5 {_POINTS}",
         margin=5.0,
-        experiment="sae-features",
-        figures=("sae-features",),
+        experiment="feature-correctness",
+        figures=("feature-correctness", "feature-correctness-ablation", "feature-correctness-examples"),
+    ),
+    Entry(
+        key="sae-attribution",
+        kept="ours",
+        title="Attribution to sparse features",
+        claim="Sparse features of the change carry the vector's effect.",
+        measures="gradient times activation of each feature, error node apart, against taking the feature out; "
+        "principal components at the same number of active features beside",
+        threshold="rank correlation of attribution and ablation 0.5 and above shuffled ones; explained variance 0.05 "
+        "above principal components; 95 % intervals over problems",
+        margin=0.5,
+        experiment="sae-attribution",
+        figures=("sae-attribution", "sae-attribution-nodes", "sae-attribution-vector"),
     ),
     Entry(
         key="12",
@@ -287,6 +300,19 @@ _ENTRIES: tuple[Entry, ...] = (
         margin=0.5,
         experiment="side-effects",
         figures=("side-effects", "side-effects-answers"),
+    ),
+    Entry(
+        key="geometry",
+        kept="ours",
+        title="Geometry of the vectors",
+        claim="Vectors found in different ways point in one direction.",
+        measures="norms against the residual stream, cosines between blocks, with other seeds, with vectors trained "
+        "apart or together, and with mean difference and probe of right against wrong completions",
+        threshold="0.1 in cosine, mean over blocks; 95 % interval, outside random directions of the stream's "
+        "covariance",
+        margin=0.1,
+        experiment="vector-geometry",
+        figures=("vector-geometry", "vector-geometry-sets"),
     ),
     Entry(
         key="effect-against-cost",

@@ -169,7 +169,9 @@ def site_of(hook: str | None) -> Site:
     if match is None or match["stream"] not in STREAMS or match["stream"] not in WIDE:
         works = f"autoencoders of {', '.join(f'hook_{stream}' for stream in WIDE)}"
         raise UserError("this autoencoder's hook point is not supported", given=hook or "none named", works=works)
-    return Site(int(match["layer"]), cast(Stream, match["stream"]))
+    layer, stream = int(match["layer"]), cast(Stream, match["stream"])
+    # the same stream; at a block's output the edits of that block come first, as they must
+    return Site(layer - 1, "resid_post") if stream == "resid_pre" and layer else Site(layer, stream)
 
 
 def _plain(value: object) -> Any:

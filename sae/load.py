@@ -35,6 +35,30 @@ def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dicti
     return found
 
 
+def load_for(vectors: Any, model: Any, name: str | None = None, *, foreign: bool = False) -> Dictionary:
+    """An autoencoder that fits model and vectors: the one of a name, or one of the change by these vectors.
+
+    Args:
+        vectors: an Intervention.
+        model: a Model.
+        name: as for `load`; if none, what comes with the package for these vectors.
+        foreign: as for `load`.
+
+    Raises:
+        UserError: none comes with the package, or the named one does not fit.
+    """
+    if name is None:
+        cards = {alias: _read_card(path) for alias, path in list_pretrained().items()}
+        name = next((alias for alias, card in cards.items() if card.vectors_digest == vectors.digest), None)
+    if name is None:
+        about = str(getattr(getattr(vectors, "card", None), "name", "") or vectors.digest)
+        works = "train one (interp sae train) and give its folder"
+        raise UserError("no autoencoder of the change by these vectors is here", given=about, works=works)
+    found = load(name, model, foreign=foreign)
+    found.check_vectors(vectors)
+    return found
+
+
 def _find(name: str) -> Dictionary:
     shipped = list_pretrained()
     if name in shipped:
@@ -63,12 +87,15 @@ def load_folder(folder: Path) -> Dictionary:
     except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"this folder holds no autoencoder of sae-lens: {reason}", given=folder.name) from error
+    return _wrap(inner, _read_card(folder))
+
+
+def _read_card(folder: Path) -> SaeCard:
     path = folder / "card.json"
     try:
-        card = SaeCard.model_validate(json.loads(path.read_text())) if path.is_file() else SaeCard(name=folder.name)
+        return SaeCard.model_validate(json.loads(path.read_text())) if path.is_file() else SaeCard(name=folder.name)
     except (ValidationError, ValueError) as error:
         raise UserError("this card cannot be read", given=path.name, works="see SaeCard for its fields") from error
-    return _wrap(inner, card)
 
 
 def _release(release: str, identifier: str) -> Dictionary:

@@ -102,7 +102,7 @@ class Streams:
             above can go on from; only where all blocks were run.
     """
 
-    heads: Float[Tensor, "prompt pos d_model"]
+    heads: Float[Tensor, "prompt head d_model"]
     tails: Float[Tensor, "row pos d_model"]
     cache: Any = None
 

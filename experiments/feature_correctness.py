@@ -1,0 +1,314 @@
+"""FeatureCorrectness: do sparse features of the change mark right completions, and do they cause them?
+
+(arXiv:2509.06608 Figs 7, 8.) Features are chosen on validation problems (on one half, where the task has none) and
+reported on others, stratified by problem, adjusted for length, end and box, against permuted labels; then the chosen
+one is taken out while the model generates, beside random features of the same rate.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from experiments.controls import control_interval, halves, steering, too_few
+from experiments.feature_correctness_tests import (
+    Effect,
+    Firing,
+    effect,
+    null_effects,
+    of_same_rate,
+    screen,
+    threshold,
+)
+from experiments.feature_correctness_texts import firing, said, top_contexts
+from experiments.graded import COLUMNS, Condition, answers, summarise
+from experiments.sae_attribution import quality
+from interp.cell import Cell
+from interp.context import Context
+from interp.declaration import Declaration
+from interp.errors import UserError
+from interp.experiment import Experiment
+from interp.summaries import Interval, Verdict, control_range, difference, verdict
+from interp.tasks.task import Problem
+from sae import Ablate, Dictionary
+from sae.load import load_for
+
+MARGIN = 0.05
+UNIT = "share of completions"
+MARKS, CAUSES = "features-mark-correct-completions", "taking-the-feature-out-lowers-accuracy"
+
+
+class FeatureCorrectness(Experiment):
+    """Firing of features before the answer against correctness, and accuracy with the chosen feature taken out.
+
+    Only problems with right and wrong completions say anything about what tells them apart.
+    """
+
+    version: ClassVar[int] = 1
+    figures: ClassVar[tuple[str, ...]] = (
+        "feature-correctness",
+        "feature-correctness-ablation",
+        "feature-correctness-examples",
+    )
+    declaration: ClassVar[Declaration] = Declaration(
+        estimand="accuracy where the chosen feature fires above its median rate less accuracy where it does not, "
+        "within problem, with length, end and box held fixed, on problems it was not chosen on; accuracy under the "
+        "vectors less accuracy with the feature taken out",
+        unit="problem",
+        statistic="least squares with problem effects; paired difference of accuracies",
+        family="two verdicts; the feature is the largest score of all, chosen on other problems, and the p-value is "
+        "against the largest of all under permuted labels",
+        controls=("permuted-labels", "random-feature"),
+        margin=MARGIN,
+        claim="features of a sparse autoencoder on the change mark correct completions",
+        margin_unit="share of completions",
+    )
+    columns: ClassVar[dict[str, str]] = COLUMNS | {
+        "part": "grain of the row: features, null, accuracy, answers, tokens, completions",
+        "vector": "base, trained, ablated (trained without the chosen feature); or a control: permuted-labels (chosen "
+        "and reported likewise), random-feature (of the same firing rate)",
+        "layer": "block of the dictionary, 0 = first",
+        "feature": "index in the dictionary",
+        "half": "discovery or held-out problems",
+        "rank": "1 = largest |score| on the discovery problems",
+        "score": "of the firing rate within problem, less what length, end and box predict, in permutation deviations",
+        "p": "share of permutations whose largest |score| over all features is at least this",
+        "rate": "share of tokens before the answer at which it fires",
+        "rate_right": "the same in right completions",
+        "rate_wrong": "the same in wrong ones",
+        "threshold": "median rate on the discovery problems; above it a completion counts as one in which it fires",
+        "effect": "accuracy where it fires above the threshold less where not, within problem, adjusted",
+        "effect_low": "lower end of its 95 % interval over problems",
+        "effect_high": "upper end",
+        "odds_ratio": "Mantel-Haenszel, stratified by problem, not adjusted",
+        "odds_ratio_low": "lower end of its 95 % interval",
+        "odds_ratio_high": "upper end",
+        "drop": "accuracy under the vectors less accuracy with the feature taken out, paired",
+        "drop_low": "lower end of its 95 % interval over problems",
+        "drop_high": "upper end",
+        "context": "one of the completions in which the feature fires most",
+        "position": "token of the completion",
+        "token": "its text",
+        "activation": "of the feature where the token is predicted, in units of the residual stream",
+        "link": "address of the feature's page where the autoencoder is a published one; nothing is fetched",
+        "quality": "why the autoencoder is not good enough; empty where it is",
+    }
+    scales: ClassVar[dict[str, dict[str, Any]]] = {
+        "smoke": {"n": 4, "associate_n": 4, "samples": 8, "draws": 3, "permutations": 50, "null_draws": 40},
+        "quick": {},
+        "full": {"n": 256, "associate_n": 128, "samples": 16, "ablation_samples": 4},
+    }
+
+    n: int = 48
+    """Problems on which the feature is taken out."""
+    associate_n: int = 24
+    """Problems to choose on, and as many to report on."""
+    samples: int = 8
+    """Completions of each of them, at temperature 1."""
+    sae: str | None = None
+    """Autoencoder: alias, folder or release:id; what comes with the package for the vectors if none."""
+    permutations: int = 1000
+    """Permutations of labels within problem behind a p-value."""
+    null_draws: int = 200
+    """Times that choosing and reporting are repeated with permuted labels."""
+    draws: int = 8
+    """Random features of the same rate that are taken out."""
+    reported: int = 12
+    """Features that are reported, by score."""
+    least_rate: float = 0.005
+    """Features that fire at a smaller share of tokens on the discovery problems are left out."""
+    ablation_samples: int = 1
+    """Completions of each problem with a feature taken out."""
+
+    def inputs(self, ctx: Context) -> dict[str, str]:
+        """The autoencoder."""
+        return {"sae": self._dictionary(ctx).digest}
+
+    def cells(self, ctx: Context) -> list[Cell]:  # noqa: ARG002 - the grid does not depend on it
+        """What features mark, and what they cause."""
+        return [Cell.at(part="association"), Cell.at(part="ablation")]
+
+    def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:
+        """Firing against correctness, and graded completions."""
+        found = [self._associate(ctx) if cell["part"] == "association" else self._ablate(ctx) for cell in cells]
+        one = self._dictionary(ctx)
+        return pd.concat(found, ignore_index=True).assign(layer=one.site.layer, quality=quality(one))
+
+    def verdicts(self, frame: pd.DataFrame) -> list[Verdict]:
+        """What the chosen feature marks, and whether taking it out costs accuracy."""
+        return [judge_mark(frame), judge_cause(frame)]
+
+    def _dictionary(self, ctx: Context) -> Dictionary:
+        return ctx.once("dictionary", lambda: load_for(steering(ctx), ctx.model, self.sae))
+
+    def _split(self, ctx: Context) -> tuple[list[Problem], list[Problem]]:
+        """Problems to choose on, and others to report on."""
+        try:
+            return ctx.problems("validation", self.associate_n), ctx.problems("test", self.associate_n)
+        except UserError:
+            every = ctx.problems("test", 2 * self.associate_n)
+            ctx.say(f"{ctx.task.name} has no validation problems: features are chosen on half of the test problems")
+            return tuple([every[index] for index in half] for half in halves(len(every), self.seed))  # pyright: ignore[reportReturnType]
+
+    def _firing(self, ctx: Context) -> tuple[Firing, Firing]:
+        edits, found = steering(ctx).edits(), self._dictionary(ctx)
+
+        def make() -> tuple[Firing, Firing]:
+            both = [
+                firing(ctx, problems, said(ctx, problems, edits, self.samples), edits, found)
+                for problems in self._split(ctx)
+            ]
+            return both[0], both[1]
+
+        return ctx.once("firing", make)
+
+    def _chosen(self, ctx: Context) -> tuple[list[int], Any, Any]:
+        """Features by |score| on the discovery problems, with all scores and p-values."""
+
+        def make() -> tuple[list[int], Any, Any]:
+            discovery, _ = self._firing(ctx)
+            if not len(discovery):
+                return [], np.zeros(0), np.zeros(0)
+            kept = frequent(discovery, self.least_rate)
+            score, p = screen(kept, permutations=self.permutations, seed=self.seed)
+            order = np.argsort(-np.abs(score), kind="stable")
+            return [int(feature) for feature in order if score[feature] != 0][: self.reported], score, p
+
+        return ctx.once("chosen", make)
+
+    def _associate(self, ctx: Context) -> pd.DataFrame:
+        discovery, held_out = self._firing(ctx)
+        features, score, p = self._chosen(ctx)
+        rows = [_counts(part, half) for part, half in ((discovery, "discovery"), (held_out, "held-out"))]
+        if not features or not len(held_out):
+            ctx.say("too few problems have right and wrong completions: nothing is reported about features")
+            return pd.DataFrame(rows)
+        link = self._dictionary(ctx).neuron
+        for rank, feature in enumerate(features, start=1):
+            told = {"rank": rank, "score": score[feature], "p": p[feature], "link": link.format(feature)}
+            rows += [_row(part, half, feature, threshold(discovery, feature)) | told for part, half in
+                     ((discovery, "discovery"), (held_out, "held-out"))]  # fmt: skip
+        kept = frequent(discovery, self.least_rate)
+        drawn = null_effects(kept, held_out, draws=self.null_draws, seed=self.seed)
+        rows += [
+            {"part": "null", "vector": "permuted-labels", "draw": draw, "feature": feature, "effect": value}
+            for draw, (feature, value) in enumerate(drawn)
+        ]
+        for draw, feature in enumerate(self._random(ctx)):
+            value = effect(held_out, feature, threshold(discovery, feature), interval=False).difference.estimate
+            rows.append({"part": "null", "vector": "random-feature", "draw": draw, "feature": feature, "effect": value})
+        return pd.DataFrame([*rows, *self._contexts(ctx, features[:3])])
+
+    def _contexts(self, ctx: Context, features: list[int]) -> list[dict[str, Any]]:
+        edits, problems = steering(ctx).edits(), self._split(ctx)[1]
+        rows = said(ctx, problems, edits, self.samples)
+        return top_contexts(ctx, problems, rows, edits, self._dictionary(ctx), features, self._firing(ctx)[1], count=4)
+
+    def _random(self, ctx: Context) -> list[int]:
+        features, _, _ = self._chosen(ctx)
+        rate = self._firing(ctx)[0].rate.mean(0)
+        return of_same_rate(rate, features[0], draws=self.draws, seed=self.seed)
+
+    def _ablate(self, ctx: Context) -> pd.DataFrame:
+        features, _, _ = self._chosen(ctx)
+        if not features:
+            return pd.DataFrame([{"part": "accuracy", "vector": "trained", "n": 0}])
+        edits, without = steering(ctx).edits(), partial(Ablate, self._dictionary(ctx))
+        conditions = [
+            Condition(at={"feature": -1}),
+            Condition("trained", edits=edits, at={"feature": -1}),
+            Condition("ablated", edits=(*edits, without(features[0])), at={"feature": features[0]}),
+            *(
+                Condition("random-feature", draw, (*edits, without(feature)), {"feature": feature})
+                for draw, feature in enumerate(self._random(ctx))
+            ),
+        ]
+        rows: Any = answers(ctx, conditions, temperature=1.0, samples=self.ablation_samples)
+        chosen_on = {problem.id for problem in self._split(ctx)[0]}
+        rows = rows[~rows["example"].isin(chosen_on)]
+        return pd.concat([with_drop(summarise(rows, ["feature"]), rows), rows.assign(part="answers")])
+
+
+def frequent(found: Firing, least: float) -> Firing:
+    """The same with rare features silenced, so that their scores are 0."""
+    rate = np.where(found.rate.mean(0) >= least, found.rate, 0.0)
+    return Firing(rate, found.right, found.problem, found.covariates, found.sample)
+
+
+def with_drop(summary: pd.DataFrame, rows: Any) -> pd.DataFrame:
+    """Add what accuracy loses against the vectors as they are, paired by problem and random stream."""
+    whole = rows[rows["vector"] == "trained"]
+    ends: list[tuple[float, float, float]] = []
+    for _, one in summary.iterrows():
+        own = rows[(rows["vector"] == one["vector"]) & (rows["draw"] == one["draw"])]
+        lost = difference(whole["right"], own["right"], whole["example"])
+        ends.append((lost.estimate, lost.low, lost.high))
+    told: Any = pd.DataFrame(ends, columns=["drop", "drop_low", "drop_high"], index=summary.index)
+    return summary.join(told).assign(part="accuracy")
+
+
+def _counts(found: Firing, half: str) -> dict[str, Any]:
+    accuracy = float(found.right.mean()) if len(found) else float("nan")
+    return {"part": "completions", "vector": "trained", "half": half, "n": found.n, "accuracy": accuracy}
+
+
+def _row(found: Firing, half: str, feature: int, above: float) -> dict[str, Any]:
+    one: Effect = effect(found, feature, above)
+    rate, right = found.rate[:, feature], found.right > 0
+    odds = None if one.odds is None else one.odds.interval
+    return {
+        "part": "features",
+        "vector": "trained",
+        "half": half,
+        "feature": feature,
+        "threshold": above,
+        "rate": float(rate.mean()),
+        "rate_right": float(rate[right].mean()),
+        "rate_wrong": float(rate[~right].mean()),
+        "effect": one.difference.estimate,
+        "effect_low": one.difference.low,
+        "effect_high": one.difference.high,
+        "odds_ratio": np.nan if odds is None else odds.estimate,
+        "odds_ratio_low": np.nan if odds is None else odds.low,
+        "odds_ratio_high": np.nan if odds is None else odds.high,
+        "n": found.n,
+    }
+
+
+def judge_mark(frame: pd.DataFrame) -> Verdict:
+    """What the chosen feature marks on problems that it was not chosen on; "opposite" = wrong completions."""
+    rows: Any = frame[(frame["part"] == "features") & (frame["half"] == "held-out") & (frame["rank"] == 1)]
+    drawn: Any = frame[(frame["part"] == "null") & (frame["vector"] == "permuted-labels")]
+    if rows.empty or len(drawn) < 3:
+        reason = "too few problems have right and wrong completions"
+        return verdict(None, margin=MARGIN, claim=MARKS, unit=UNIT, testable=reason)
+    one = rows.iloc[0]
+    found = Interval(float(one["effect"]), float(one["effect_low"]), float(one["effect_high"]), int(one["n"]))
+    control = control_range(np.asarray(drawn["effect"], float))
+    return verdict(found, control, MARGIN, testable=too_few(found.n), claim=MARKS, unit=UNIT)
+
+
+def judge_cause(frame: pd.DataFrame) -> Verdict:
+    """Whether accuracy falls without the feature, by more than without random ones of the same rate.
+
+    Of a feature that marks wrong completions a rise is expected.
+    """
+    rows: Any = frame[(frame["part"] == "accuracy")]
+    own, drawn = rows[rows["vector"] == "ablated"], rows[rows["vector"] == "random-feature"]
+    marks: Any = frame[(frame["part"] == "features") & (frame["half"] == "discovery") & (frame["rank"] == 1)]
+    control = None if drawn.empty else control_interval({"random-feature": list(drawn["drop"])}, ("random-feature",))
+    if own.empty or marks.empty or control is None:
+        return verdict(None, margin=MARGIN, claim=CAUSES, unit=UNIT, testable="no feature was taken out")
+    one = own.iloc[0]
+    lost = Interval(float(one["drop"]), float(one["drop_low"]), float(one["drop_high"]), int(one["n"]))
+    expected = 1 if float(marks["score"].iloc[0]) > 0 else -1
+    reason = _nothing_to_lose(rows) or too_few(lost.n)
+    return verdict(lost, control, MARGIN, expected=expected, testable=reason, claim=CAUSES, unit=UNIT)
+
+
+def _nothing_to_lose(rows: Any) -> str | None:
+    accuracy = float(rows.loc[rows["vector"] == "trained", "accuracy"].iloc[0])
+    return None if accuracy > 0 else "no completion is right under the vectors"
