@@ -13,6 +13,7 @@ Columns read (a tidy frame, `part` names the grain, columns that do not apply ar
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,7 +94,7 @@ def _add_cosines(figure: go.Figure, rows: pd.DataFrame, layers: list[int]) -> No
     panel = draw_heatmap(table, x_labels=labels, y_labels=labels, limit=1.0, upper=True, **about)
     figure.add_trace(panel.data[0], row=1, col=2)
     step = math.ceil(len(labels) / 10)
-    ticks = {"tickvals": list(range(0, len(labels), step)), "ticktext": labels[::step]}
+    ticks: dict[str, Any] = {"tickvals": list(range(0, len(labels), step)), "ticktext": labels[::step]}
     figure.update_xaxes(title_text="block j", ticks="", showgrid=False, row=1, col=2, **ticks)
     figure.update_yaxes(title_text="block i", ticks="", showgrid=False, autorange="reversed", row=1, col=2, **ticks)
     figure.update_layout(coloraxis=panel.layout.coloraxis)
