@@ -18,7 +18,6 @@ from interp.completions import paired_rows
 from interp.context import Context
 from interp.digest import digest
 from interp.edits import AddAdaptive, Edit
-from interp.errors import UserError
 from interp.positions import Positions
 from interp.scoring import positions_of
 from interp.sites import Site
@@ -77,23 +76,6 @@ class Strength:
     def coefficient(self) -> Float[Tensor, "row pos"]:
         """C of the adapter in units of the residual stream."""
         return self.c[0] * self.median
-
-
-def adaptive(ctx: Context) -> AdaptiveVectors:
-    """The run's adapters.
-
-    Raises:
-        UserError: they are no rank-1 adapters, or do not fit the model.
-    """
-    vectors = ctx.vectors
-    if not isinstance(vectors, AdaptiveVectors):
-        works = "train some with `interp train --kind rank1 --layers 12`, or give a LoRA of rank 1 on down_proj"
-        raise UserError("this experiment needs adaptive vectors", given=type(vectors).__name__, works=works)
-    found = vectors.a.shape[1], vectors.d_model
-    if found != (ctx.model.cfg.d_mlp, ctx.model.d_model) or max(vectors.layers) >= ctx.model.n_layers:
-        given = f"d_mlp {found[0]}, d_model {found[1]}, layers up to {max(vectors.layers)}"
-        raise UserError("these adapters do not fit the model", given=given)
-    return vectors
 
 
 def oriented(ctx: Context, vectors: AdaptiveVectors, reference: str) -> AdaptiveVectors:

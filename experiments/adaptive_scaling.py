@@ -18,7 +18,6 @@ from experiments import adaptive_causal as causal
 from experiments.adaptive_coefficients import (
     Rows,
     Strength,
-    adaptive,
     alone,
     oriented,
     random_readers,
@@ -26,6 +25,7 @@ from experiments.adaptive_coefficients import (
     strengths,
 )
 from experiments.adaptive_frames import agreement, by_word, contrast, judge_words, segments, shuffled, tokens
+from experiments.controls import adaptive
 from experiments.graded import COLUMNS, answers, summarise
 from interp.cell import Cell
 from interp.context import Context

@@ -11,8 +11,17 @@ from interp.context import Context
 from interp.distributions import blocks, kl, log_probs
 from interp.errors import UserError
 from interp.summaries import Interval, control_range
-from vectors import SteeringVectors
-from vectors.controls import effect_matched, negated, other_layer, permuted, random_covariance, random_isotropic
+from vectors import AdaptiveVectors, SteeringVectors
+from vectors.controls import (
+    effect_matched,
+    negated,
+    other_layer,
+    permuted,
+    permuted_adapters,
+    random_adapters,
+    random_covariance,
+    random_isotropic,
+)
 
 KINDS = ("random-isotropic", "random-covariance", "random-effect-matched", "permuted", "negated", "other-block")
 """Every kind of control; "random-*" draw a direction, the others change the vector."""
@@ -22,6 +31,48 @@ ENOUGH = 8
 """Problems from which an interval over problems can decide anything."""
 MATCHED_POSITIONS = 6
 """Generated positions of a training problem on which effects are matched."""
+
+
+Acting = SteeringVectors | AdaptiveVectors
+"""What experiments that only switch vectors on can study."""
+
+
+def acting(ctx: Context) -> Acting:
+    """The run's vectors or rank-1 adapters, for experiments that switch them on and read what follows.
+
+    Raises:
+        UserError: they are neither, or do not fit the model.
+    """
+    return adaptive(ctx) if isinstance(ctx.vectors, AdaptiveVectors) else steering(ctx)
+
+
+def adaptive(ctx: Context) -> AdaptiveVectors:
+    """The run's rank-1 adapters.
+
+    Raises:
+        UserError: they are no rank-1 adapters, or do not fit the model.
+    """
+    vectors = ctx.vectors
+    if not isinstance(vectors, AdaptiveVectors):
+        works = "train some with `interp train --kind rank1 --layers 12`, or give a LoRA of rank 1 on down_proj"
+        raise UserError("this experiment needs adaptive vectors", given=type(vectors).__name__, works=works)
+    found = vectors.a.shape[1], vectors.d_model
+    if found != (ctx.model.cfg.d_mlp, ctx.model.d_model) or max(vectors.layers) >= ctx.model.n_layers:
+        given = f"d_mlp {found[0]}, d_model {found[1]}, layers up to {max(vectors.layers)}"
+        raise UserError("these adapters do not fit the model", given=given)
+    return vectors
+
+
+def adapter_controls(
+    vectors: AdaptiveVectors, kinds: Sequence[str], *, draws: int, seed: int
+) -> dict[str, list[AdaptiveVectors]]:
+    """Control adapters of each kind that adapters have: random a and b, permuted coordinates, and the negated one."""
+    makers: dict[str, Callable[[], list[AdaptiveVectors]]] = {
+        "random-isotropic": lambda: random_adapters(vectors, draws=draws, seed=seed),
+        "permuted": lambda: permuted_adapters(vectors, draws=draws, seed=seed),
+        "negated": lambda: [-vectors],
+    }
+    return {kind: makers[kind]() for kind in kinds if kind in makers}
 
 
 def steering(ctx: Context) -> SteeringVectors:

@@ -7,11 +7,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from experiments.controls import control_interval, too_few
+from experiments.controls import Acting, control_interval, too_few
 from experiments.graded import Condition, gain_of
 from interp.positions import Positions
 from interp.summaries import FLOOR, Verdict, share, verdict
-from vectors import SteeringVectors
 
 Applied = Literal["nowhere", "first", "all-but-first", "everywhere"]
 APPLIED: tuple[Applied, ...] = get_args(Applied)
@@ -31,7 +30,7 @@ def where(applied: Applied, longest: int) -> Positions:
     return Positions()
 
 
-def placed(vector: str, draw: int, vectors: SteeringVectors, applied: Applied, longest: int) -> Condition:
+def placed(vector: str, draw: int, vectors: Acting, applied: Applied, longest: int) -> Condition:
     """The condition of a vector at some positions."""
     return Condition(vector, draw, vectors.edits(where(applied, longest)), {"applied": applied})
 

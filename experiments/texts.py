@@ -24,7 +24,7 @@ from interp.context import Context
 from interp.forced import Forced
 from interp.positions import Positions
 from interp.scoring import following, positions_of
-from vectors import SteeringVectors
+from vectors import AdaptiveVectors, SteeringVectors
 
 STRATA = ("first", "generated", "template", "prompt")
 
@@ -177,7 +177,7 @@ def places(said: Texts, *strata: str, at_most: int, seed: int = 0) -> Places:
 
 
 def steered_at(
-    said: Texts, vectors: SteeringVectors, where: Bool[Tensor, "row pos"], ctx: Context | None = None
+    said: Texts, vectors: SteeringVectors | AdaptiveVectors, where: Bool[Tensor, "row pos"], ctx: Context | None = None
 ) -> Float[Tensor, "place d_model"]:
     """Hidden states after the last block under vectors, at some positions; counted in the run where `ctx` is given."""
     final, fired = said.forced.steered(vectors.edits())

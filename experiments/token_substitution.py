@@ -14,11 +14,13 @@ import pandas as pd
 
 from experiments.controls import (
     KINDS,
+    Acting,
+    acting,
+    adapter_controls,
     control_interval,
     draw_controls,
     halves,
     shifted,
-    steering,
     too_few,
     training_texts,
 )
@@ -34,7 +36,7 @@ from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.summaries import Interval, Verdict, verdict
-from vectors import SteeringVectors
+from vectors import AdaptiveVectors
 
 MARGIN_SHARE = 0.1
 MARGIN_GAIN = 0.05
@@ -141,7 +143,7 @@ class TokenSubstitution(Experiment):
 
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:
         """Readouts and graded completions."""
-        every = steering(ctx)
+        every = acting(ctx)
         layer = max(every.layers) if self.layer is None else self.layer
         vectors = every.only(layer)
         frames = [
@@ -156,7 +158,7 @@ class TokenSubstitution(Experiment):
         """One on the share of a single token, one on the first position."""
         return [judge_share(frame), judge(frame, MARGIN_GAIN)]
 
-    def _readout(self, ctx: Context, every: SteeringVectors, vectors: SteeringVectors, layer: int) -> pd.DataFrame:
+    def _readout(self, ctx: Context, every: Acting, vectors: Acting, layer: int) -> pd.DataFrame:
         edits = vectors.edits() if self.text == "steered" else ()
         said = ctx.once(f"{self.text} texts", partial(texts, ctx, edits=edits, keep=[layer]))
         at = places(said, "first", "generated", "template", at_most=self.at_most, seed=self.seed)
@@ -164,7 +166,7 @@ class TokenSubstitution(Experiment):
         trained = steered_at(said, vectors, at.where, ctx)
         selected = chosen_tokens(ctx.model, said, at, trained, choosing, self.chosen)
         table = Table(ctx.model, said, at, (choosing, reporting), selected, _ids(ctx.model, self.named))
-        kinds = {"trained": [vectors]}
+        kinds: dict[str, list[Acting]] = {"trained": [vectors]}
         kinds |= {kind: self._control(ctx, every, layer, kind)[: self.draws] for kind in self.controls}
         frames: list[pd.DataFrame] = []
         for kind, drawn in kinds.items():
@@ -175,7 +177,7 @@ class TokenSubstitution(Experiment):
                 ]
         return pd.concat(frames, ignore_index=True)
 
-    def _causal(self, ctx: Context, every: SteeringVectors, layer: int, temperature: float) -> pd.DataFrame:
+    def _causal(self, ctx: Context, every: Acting, layer: int, temperature: float) -> pd.DataFrame:
         vectors, drawn = every.only(layer), self._causal_controls(ctx, every, layer)
         longest = max(len(prompt) for prompt in ctx.prompts(ctx.problems()))
         base = Condition(at={"applied": "nowhere"})
@@ -194,14 +196,16 @@ class TokenSubstitution(Experiment):
             frames.append(summarise(sharp, ["applied"], base=plain).assign(part="entropy-matched"))
         return pd.concat(frames, ignore_index=True)
 
-    def _control(self, ctx: Context, every: SteeringVectors, layer: int, kind: str) -> list[SteeringVectors]:
+    def _control(self, ctx: Context, every: Acting, layer: int, kind: str) -> list[Acting]:
         """Draws of a kind, made once for the readout and the causal test."""
-        make = partial(training_texts, ctx, self.train_n, [layer])
         draws = max(self.draws, self.causal_draws)
+        if isinstance(every, AdaptiveVectors):
+            return list(adapter_controls(every.only(layer), (kind,), draws=draws, seed=ctx.seed).get(kind, []))
+        make = partial(training_texts, ctx, self.train_n, [layer])
         draw = partial(draw_controls, ctx, every, layer, (kind,), draws=draws, trained_on=make)
-        return ctx.once(f"controls {kind}", draw).get(kind, [])
+        return list(ctx.once(f"controls {kind}", draw).get(kind, []))
 
-    def _causal_controls(self, ctx: Context, every: SteeringVectors, layer: int) -> dict[str, list[SteeringVectors]]:
+    def _causal_controls(self, ctx: Context, every: Acting, layer: int) -> dict[str, list[Acting]]:
         """Effect-matched draws; norm-matched ones where too few random directions reach such an effect."""
         if not self.causal_draws:
             return {}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.digest import digest
 from interp.errors import UserError
+from vectors.adaptive import AdaptiveVectors
 from vectors.steering import SteeringVectors
 
 DRAWS = 8
@@ -187,6 +188,41 @@ def matching_factor(effect: Callable[[float], float], target: float, tolerance: 
     if at_low == 0 or at_high == 0:
         return low if at_low == 0 else high
     return float(root_scalar(excess, bracket=(low, high), method="brentq", xtol=1e-6 * low).root)
+
+
+def random_adapters(vectors: AdaptiveVectors, *, draws: int = DRAWS, seed: int = 0) -> list[AdaptiveVectors]:
+    """Adapters that read and write directions uniform on the sphere, with the norms of each layer's a and b."""
+    found: list[AdaptiveVectors] = []
+    for draw in range(draws):
+        sides: dict[str, Tensor] = {}
+        for side, own in (("a", vectors.a), ("b", vectors.b)):
+            name = f"random_adapters {side}"
+            rows = [
+                torch.randn(own.shape[1], generator=_generator(name, seed, draw, layer)) for layer in vectors.layers
+            ]
+            drawn = torch.stack(rows)
+            sides[side] = drawn / drawn.norm(dim=1, keepdim=True) * own.norm(dim=1, keepdim=True)
+        found.append(_adapter(vectors, "random_adapters", draw, seed, **sides))
+    return found
+
+
+def permuted_adapters(vectors: AdaptiveVectors, *, draws: int = DRAWS, seed: int = 0) -> list[AdaptiveVectors]:
+    """The same values of a and of b at permuted coordinates."""
+    found: list[AdaptiveVectors] = []
+    for draw in range(draws):
+        sides: dict[str, Tensor] = {}
+        for side, own in (("a", vectors.a), ("b", vectors.b)):
+            name = f"permuted_adapters {side}"
+            orders = [torch.randperm(own.shape[1], generator=_generator(name, seed, draw, at)) for at in vectors.layers]
+            sides[side] = torch.stack([row[order] for row, order in zip(own, orders, strict=True)])
+        found.append(_adapter(vectors, "permuted_adapters", draw, seed, **sides))
+    return found
+
+
+def _adapter(vectors: AdaptiveVectors, control: str, draw: int, seed: int, *, a: Tensor, b: Tensor) -> AdaptiveVectors:
+    recipe = {"control": control, "draw": draw, "seed": seed, "of": vectors.digest}
+    card = vectors.card.derive(f"{control} {draw} of {vectors.name}", recipe)
+    return replace(vectors, a=a, b=b, card=card.model_copy(update={"origin": "control"}))
 
 
 def _centred(activations: Mapping[int, Tensor], layer: int, d_model: int) -> Float[Tensor, "n d_model"]:

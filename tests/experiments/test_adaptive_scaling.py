@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from experiments import AdaptiveScaling
+from experiments import AdaptiveScaling, TokenSubstitution
 from experiments import adaptive_causal as causal
 from experiments.adaptive_coefficients import Rows, activations, oriented, random_readers, rows_of, strengths
 from experiments.adaptive_frames import contrast, judge_words, shuffled
@@ -28,6 +28,7 @@ from interp.store import Store
 from interp.tasks.task import Problem, Task
 from tests.experiments import toys
 from vectors import AdaptiveVectors, Card, load_vectors
+from vectors.controls import permuted_adapters, random_adapters
 from vectors.formats import peft_lora
 
 LAYER = 1
@@ -330,6 +331,20 @@ def test_other_vectors_are_refused(model: Model, task: Task, runs: Path) -> None
     wide = adapter(model, torch.ones(1, 7))
     with pytest.raises(UserError, match="do not fit"):
         AdaptiveScaling.at("smoke", reference="").run(model, wide, task, out=runs, progress=False)
+
+
+def test_an_adapter_is_studied_like_a_vector_beside_random_adapters(model: Model, task: Task, runs: Path) -> None:
+    vectors = adapter(model)
+    experiment = TokenSubstitution(n=8, draws=3, causal_draws=3, chosen=2, at_most=1, train_n=2)
+    found = experiment.run(model, vectors, task, out=runs, progress=False).frame
+    draws = part(found, part="positions").groupby("vector")["draw"].nunique().to_dict()
+    assert draws == {"trained": 1, "random-isotropic": 3, "permuted": 3, "negated": 1}
+    assert set(part(found, part="causal")["vector"]) == {"base", "trained", "random-isotropic"}
+    drawn = [*random_adapters(vectors, draws=2), *permuted_adapters(vectors, draws=2)]
+    assert len({one.digest for one in drawn}) == 4
+    for one in drawn:
+        assert one.norms[LAYER] == pytest.approx(vectors.norms[LAYER], rel=1e-5)
+    assert sorted(drawn[2].a[0].tolist()) == sorted(vectors.a[0].tolist())
 
 
 @pytest.mark.slow
