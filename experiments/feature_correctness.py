@@ -34,7 +34,7 @@ from interp.experiment import Experiment
 from interp.summaries import Interval, Verdict, control_range, difference, verdict
 from interp.tasks.task import Problem
 from sae import Ablate, Dictionary
-from sae.load import load_for
+from sae.loading import load_for
 
 MARGIN = 0.05
 UNIT = "share of completions"

@@ -25,7 +25,7 @@ from interp.sites import Site
 from interp.summaries import Interval, Verdict, control_range, verdict
 from sae import Dictionary, Principal
 from sae.attribute import Attributor, Metric
-from sae.load import load_for
+from sae.loading import load_for
 from sae.metrics import metrics
 from sae.passes import described, lay_out, streams
 from sae.report import Report

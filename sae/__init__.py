@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from sae.edits import Ablate as Ablate
     from sae.edits import Clamp as Clamp
     from sae.edits import Features as Features
-    from sae.load import load as load
+    from sae.loading import load as load
     from sae.principal import Principal as Principal
-    from sae.train import TrainSettings as TrainSettings
-    from sae.train import train as train
+    from sae.training import TrainSettings as TrainSettings
+    from sae.training import train as train
 
 _HOME = {
     "Ablate": "sae.edits",
@@ -25,19 +25,17 @@ _HOME = {
     "Dictionary": "sae.dictionary",
     "Features": "sae.edits",
     "Principal": "sae.principal",
-    "TrainSettings": "sae.train",
+    "TrainSettings": "sae.training",
     "list_pretrained": "sae.catalogue",
-    "load": "sae.load",
-    "train": "sae.train",
+    "load": "sae.loading",
+    "train": "sae.training",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'sae' has no attribute {name!r}")
-    found = getattr(import_module(_HOME[name]), name)
-    globals()[name] = found  # `sae.load` and `sae.train` are modules too; the functions are what is meant
-    return found
+    return getattr(import_module(_HOME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -39,7 +39,7 @@ def command() -> None:
 def train_command(model: str, vectors: str | None, task: str, scale: str, out: Path, **settings: Any) -> None:
     """Train with sae-lens and report on held-out problems."""
     check_paths(model=model, vectors=vectors, task=task)
-    from sae.train import TrainSettings, train
+    from sae.training import TrainSettings, train
 
     chosen = TrainSettings.at(scale, **{name: value for name, value in settings.items() if value is not None})
     loaded, problems = as_model(model), as_task(task)
@@ -71,7 +71,7 @@ def attribute_command(
     check_paths(model=model, vectors=vectors, sae=name)
     from interp.sites import Site
     from sae.attribute import Attributor
-    from sae.load import load_for
+    from sae.loading import load_for
     from sae.metrics import metrics
     from sae.passes import lay_out, streams
 

@@ -149,7 +149,7 @@ def test_features_are_an_intervention(model: Model, vectors: Any, change: Dictio
 
 def test_foreign_hooks_refuse_the_lockstep(vectors: Any, change: Dictionary) -> None:
     model = toys.model()
-    model.hooked.blocks[0].hook_resid_post.add_hook(lambda value, hook: value)
+    model.hooked.blocks[0].hook_resid_post.add_hook(lambda tensor, hook: tensor)
     with pytest.raises(UserError, match="needs the base stream"):
         model.run(tiny.token_ids(), [*vectors.edits(), Ablate(change, 0)])
 

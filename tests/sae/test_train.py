@@ -19,7 +19,7 @@ from interp.sites import Site
 from sae.command import command
 from sae.report import Report, explained, recovery, sparsity
 from sae.source import again, chunks
-from sae.train import SCALES, TrainSettings
+from sae.training import SCALES, TrainSettings
 from tests.experiments import toys
 from tests.sae.toys import dictionary, exact
 

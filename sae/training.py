@@ -23,14 +23,14 @@ from interp.errors import UserError
 from interp.sites import Site
 from sae.card import Of, SaeCard
 from sae.dictionary import Dictionary, hook_of
-from sae.load import load_folder
+from sae.loading import load_folder
 from sae.report import Report, explained, recovery, sparsity
 from sae.source import again, chunks, shuffled
 
 SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"problems": 24, "held_out": 8, "features": 64, "steps": 40, "batch": 128, "buffer": 512},
-    "quick": {"problems": 640, "held_out": 48},
-    "full": {"problems": 4096, "held_out": 128, "features": 4096, "steps": 20000},
+    "quick": {},
+    "full": {"problems": 4096, "held_out": 128, "features": 4096, "steps": 20000, "batch": 512, "buffer": 65536},
 }
 """Settings of each scale that differ from the defaults."""
 
@@ -44,21 +44,21 @@ class TrainSettings(BaseModel):
     """Block k whose output is described; two thirds of the model's depth if none."""
     of: Of = "change"
     """`change` (DiffSAE) or `stream` (plain), both on completions under the vectors."""
-    features: int = 1024
+    features: int = 512
     """Width of the dictionary."""
     kind: Literal["topk", "batchtopk"] = "topk"
     """Activation: TopK keeps k features of each token; BatchTopK k on average, and is saved with a threshold."""
     k: int = 16
     """Active features of a token."""
-    problems: int = 640
+    problems: int = 320
     """Training problems, one completion each."""
-    held_out: int = 48
+    held_out: int = 40
     """Validation problems for the report."""
     steps: int = 2000
     """Updates; the activations are computed once and seen again in other orders."""
-    batch: int = 512
+    batch: int = 256
     """Tokens of an update."""
-    buffer: int = 16384
+    buffer: int = 8192
     """Tokens among which batches are drawn."""
     rate: float = 1e-3
     """Adam's rate, decayed to zero over the last fifth."""

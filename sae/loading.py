@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from interp import registry
 from interp.errors import UserError
 from sae.card import SaeCard
 from sae.catalogue import list_pretrained
@@ -21,8 +22,9 @@ def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dicti
     """An autoencoder, checked against the model before it is used.
 
     Args:
-        name: an alias of `interp list saes`, a folder that sae-lens wrote, or `release:id` as in sae-lens' table of
-            published autoencoders (downloaded into the cache of the Hugging Face hub); a folder needs no network.
+        name: a name of `interp list saes` (packages add theirs as entry points `interp.saes`: a folder or a
+            Dictionary), a folder that sae-lens wrote, which needs no network, or `release:id` as in sae-lens' table
+            of published autoencoders, downloaded into the cache of the Hugging Face hub.
         model: a Model that it must fit: width, block and, where the card has it, the weights.
         foreign: lifts the comparison of weights, never that of shapes.
 
@@ -63,6 +65,9 @@ def _find(name: str) -> Dictionary:
     shipped = list_pretrained()
     if name in shipped:
         return load_folder(shipped[name])
+    if name in registry.names("saes"):
+        installed = registry.load("saes", name)
+        return installed if isinstance(installed, Dictionary) else load_folder(Path(installed))
     if (Path(name).expanduser() / "cfg.json").is_file():
         return load_folder(Path(name).expanduser())
     release, colon, identifier = name.partition(":")
