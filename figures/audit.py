@@ -11,7 +11,7 @@ from figures.paper import Entry, manifest
 from figures.record import Record
 from figures.report import write_report
 
-KEYS = ("gain-ladder", "magnitude", "side-effects", "vector-geometry", "3", "5", "2", "4")
+KEYS = ("gain-ladder", "magnitude", "side-effects", "geometry", "3", "5", "2", "4")
 """Entries of the manifest that an audit runs: what the vectors gain and cost first, then how they act."""
 
 
