@@ -13,16 +13,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import control_interval, halves, steering, too_few
-from experiments.feature_correctness_tests import (
-    Effect,
-    Firing,
-    effect,
-    null_effects,
-    of_same_rate,
-    screen,
-    threshold,
+from experiments.controls import halves, steering
+from experiments.feature_correctness_frames import (
+    MARGIN,
+    counts_row,
+    feature_row,
+    frequent,
+    judge_cause,
+    judge_mark,
+    with_drop,
 )
+from experiments.feature_correctness_tests import Firing, effect, null_effects, of_same_rate, screen, threshold
 from experiments.feature_correctness_texts import firing, said, top_contexts
 from experiments.graded import COLUMNS, Condition, answers, summarise
 from experiments.sae_attribution import quality
@@ -31,14 +32,10 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
-from interp.summaries import Interval, Verdict, control_range, difference, verdict
+from interp.summaries import Verdict
 from interp.tasks.task import Problem
 from sae import Ablate, Dictionary
 from sae.loading import load_for
-
-MARGIN = 0.05
-UNIT = "share of completions"
-MARKS, CAUSES = "features-mark-correct-completions", "taking-the-feature-out-lowers-accuracy"
 
 
 class FeatureCorrectness(Experiment):
@@ -182,14 +179,14 @@ class FeatureCorrectness(Experiment):
     def _associate(self, ctx: Context) -> pd.DataFrame:
         discovery, held_out = self._firing(ctx)
         features, score, p = self._chosen(ctx)
-        rows = [_counts(part, half) for part, half in ((discovery, "discovery"), (held_out, "held-out"))]
+        rows = [counts_row(part, half) for part, half in ((discovery, "discovery"), (held_out, "held-out"))]
         if not features or not len(held_out):
             ctx.say("too few problems have right and wrong completions: nothing is reported about features")
             return pd.DataFrame(rows)
         link = self._dictionary(ctx).neuron
         for rank, feature in enumerate(features, start=1):
             told = {"rank": rank, "score": score[feature], "p": p[feature], "link": link.format(feature)}
-            rows += [_row(part, half, feature, threshold(discovery, feature)) | told for part, half in
+            rows += [feature_row(part, half, feature, threshold(discovery, feature)) | told for part, half in
                      ((discovery, "discovery"), (held_out, "held-out"))]  # fmt: skip
         kept = frequent(discovery, self.least_rate)
         drawn = null_effects(kept, held_out, draws=self.null_draws, seed=self.seed)
@@ -230,85 +227,3 @@ class FeatureCorrectness(Experiment):
         chosen_on = {problem.id for problem in self._split(ctx)[0]}
         rows = rows[~rows["example"].isin(chosen_on)]
         return pd.concat([with_drop(summarise(rows, ["feature"]), rows), rows.assign(part="answers")])
-
-
-def frequent(found: Firing, least: float) -> Firing:
-    """The same with rare features silenced, so that their scores are 0."""
-    rate = np.where(found.rate.mean(0) >= least, found.rate, 0.0)
-    return Firing(rate, found.right, found.problem, found.covariates, found.sample)
-
-
-def with_drop(summary: pd.DataFrame, rows: Any) -> pd.DataFrame:
-    """Add what accuracy loses against the vectors as they are, paired by problem and random stream."""
-    whole = rows[rows["vector"] == "trained"]
-    ends: list[tuple[float, float, float]] = []
-    for _, one in summary.iterrows():
-        own = rows[(rows["vector"] == one["vector"]) & (rows["draw"] == one["draw"])]
-        lost = difference(whole["right"], own["right"], whole["example"])
-        ends.append((lost.estimate, lost.low, lost.high))
-    told: Any = pd.DataFrame(ends, columns=["drop", "drop_low", "drop_high"], index=summary.index)
-    return summary.join(told).assign(part="accuracy")
-
-
-def _counts(found: Firing, half: str) -> dict[str, Any]:
-    accuracy = float(found.right.mean()) if len(found) else float("nan")
-    return {"part": "completions", "vector": "trained", "half": half, "n": found.n, "accuracy": accuracy}
-
-
-def _row(found: Firing, half: str, feature: int, above: float) -> dict[str, Any]:
-    one: Effect = effect(found, feature, above)
-    rate, right = found.rate[:, feature], found.right > 0
-    odds = None if one.odds is None else one.odds.interval
-    return {
-        "part": "features",
-        "vector": "trained",
-        "half": half,
-        "feature": feature,
-        "threshold": above,
-        "rate": float(rate.mean()),
-        "rate_right": float(rate[right].mean()),
-        "rate_wrong": float(rate[~right].mean()),
-        "effect": one.difference.estimate,
-        "effect_low": one.difference.low,
-        "effect_high": one.difference.high,
-        "odds_ratio": np.nan if odds is None else odds.estimate,
-        "odds_ratio_low": np.nan if odds is None else odds.low,
-        "odds_ratio_high": np.nan if odds is None else odds.high,
-        "n": found.n,
-    }
-
-
-def judge_mark(frame: pd.DataFrame) -> Verdict:
-    """What the chosen feature marks on problems that it was not chosen on; "opposite" = wrong completions."""
-    rows: Any = frame[(frame["part"] == "features") & (frame["half"] == "held-out") & (frame["rank"] == 1)]
-    drawn: Any = frame[(frame["part"] == "null") & (frame["vector"] == "permuted-labels")]
-    if rows.empty or len(drawn) < 3:
-        reason = "too few problems have right and wrong completions"
-        return verdict(None, margin=MARGIN, claim=MARKS, unit=UNIT, testable=reason)
-    one = rows.iloc[0]
-    found = Interval(float(one["effect"]), float(one["effect_low"]), float(one["effect_high"]), int(one["n"]))
-    control = control_range(np.asarray(drawn["effect"], float))
-    return verdict(found, control, MARGIN, testable=too_few(found.n), claim=MARKS, unit=UNIT)
-
-
-def judge_cause(frame: pd.DataFrame) -> Verdict:
-    """Whether accuracy falls without the feature, by more than without random ones of the same rate.
-
-    Of a feature that marks wrong completions a rise is expected.
-    """
-    rows: Any = frame[(frame["part"] == "accuracy")]
-    own, drawn = rows[rows["vector"] == "ablated"], rows[rows["vector"] == "random-feature"]
-    marks: Any = frame[(frame["part"] == "features") & (frame["half"] == "discovery") & (frame["rank"] == 1)]
-    control = None if drawn.empty else control_interval({"random-feature": list(drawn["drop"])}, ("random-feature",))
-    if own.empty or marks.empty or control is None:
-        return verdict(None, margin=MARGIN, claim=CAUSES, unit=UNIT, testable="no feature was taken out")
-    one = own.iloc[0]
-    lost = Interval(float(one["drop"]), float(one["drop_low"]), float(one["drop_high"]), int(one["n"]))
-    expected = 1 if float(marks["score"].iloc[0]) > 0 else -1
-    reason = _nothing_to_lose(rows) or too_few(lost.n)
-    return verdict(lost, control, MARGIN, expected=expected, testable=reason, claim=CAUSES, unit=UNIT)
-
-
-def _nothing_to_lose(rows: Any) -> str | None:
-    accuracy = float(rows.loc[rows["vector"] == "trained", "accuracy"].iloc[0])
-    return None if accuracy > 0 else "no completion is right under the vectors"

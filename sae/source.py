@@ -53,14 +53,10 @@ def chunks(
         completions = [[row.ids for row, _ in said.of(index)] for index in range(len(some))]
         layout = lay_out(model, some, completions)
         heads = problem_tokens(model, some, layout)
-        base = streams(model, layout, (), site) if of == "change" else None
         steered = streams(model, layout, edits, site)
-        yield torch.cat(
-            [
-                described(of, torch.zeros(()) if base is None else base.heads[heads], steered.heads[heads]),
-                described(of, torch.zeros(()) if base is None else base.tails[layout.said], steered.tails[layout.said]),
-            ]
-        ).float()
+        base = streams(model, layout, (), site) if of == "change" else steered
+        parts = (described(of, base.heads, steered.heads)[heads], described(of, base.tails, steered.tails)[layout.said])
+        yield torch.cat(parts).float()
 
 
 def problem_tokens(model: Any, prompts: Sequence[Prompt], layout: Layout) -> Bool[Tensor, "prompt pos"]:

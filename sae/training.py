@@ -117,25 +117,28 @@ def train(
     rows = _Rows(model, vectors, task, settings, site, say)
     inner = _fit(rows.train(), settings, model, site, say)
     held = torch.cat(list(rows.held_out()))
-    trained_l0 = float(torch.cat([(inner.encode(part) != 0).sum(1) for part in held.split(4096)]).float().mean())
-    name = name or f"{_named(vectors)}/{settings.of}-{site.layer}"
-    card = _card(model, vectors, task, settings, site, name)
-    path = save(inner, Path(out) / name, card)
-    loaded = load_folder(path)
-    kl, recovered = recovery(model, rows.batch(), vectors.edits(), loaded) if settings.of == "change" else (0.0, 0.0)
+    card = _card(model, vectors, task, settings, site, name or f"{_named(vectors)}/{settings.of}-{site.layer}")
+    path = save(inner, Path(out) / card.name, card)
+    report = _report(model, rows, inner, load_folder(path), held)
+    write_card(path, card.model_copy(update={"report": report.model_dump()}))
+    return Trained(load_folder(path), report, path)
+
+
+def _report(model: Any, rows: _Rows, inner: Any, loaded: Dictionary, held: Tensor) -> Report:
+    """Measured with what was loaded again; L0 with what was trained, too."""
+    active = torch.cat([(inner.encode(part) != 0).sum(1) for part in held.split(4096)])
+    change = loaded.card.of == "change"
+    kl, recovered = recovery(model, rows.batch(), rows.edits, loaded) if change else (0.0, 0.0)
     l0, dead = sparsity(loaded, held)
-    report = Report(
+    return Report(
         explained=explained(held, loaded.reconstruct(held)),
-        l0_trained=trained_l0,
+        l0_trained=float(active.float().mean()),
         l0=l0,
         dead=dead,
         kl=kl,
         recovered=recovered,
         tokens=len(held),
     )
-    card = card.model_copy(update={"report": report.model_dump()})
-    (path / "card.json").write_text(card.model_dump_json(indent=1) + "\n")
-    return Trained(load_folder(path), report, path)
 
 
 class _Rows:
@@ -234,8 +237,13 @@ def save(inner: Any, folder: Path, card: SaeCard) -> Path:
     """Write what `sae.load` and `SAE.load_from_disk` read: sae-lens' inference model, and our card beside it."""
     folder.mkdir(parents=True, exist_ok=True)
     inner.save_inference_model(folder)
-    (folder / "card.json").write_text(card.model_dump_json(indent=1) + "\n")
+    write_card(folder, card)
     return folder
+
+
+def write_card(folder: Path, card: SaeCard) -> None:
+    """Write the card beside an autoencoder."""
+    (folder / "card.json").write_text(card.model_dump_json(indent=1) + "\n")
 
 
 def _card(model: Any, vectors: Any, task: Any, settings: TrainSettings, site: Site, name: str) -> SaeCard:

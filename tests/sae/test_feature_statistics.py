@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.feature_correctness import CAUSES, judge_cause, judge_mark
+from experiments.feature_correctness_frames import CAUSES, judge_cause, judge_mark
 from experiments.feature_correctness_tests import (
     Firing,
     centred,
