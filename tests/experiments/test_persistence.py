@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments import Persistence
+from experiments.controls import KINDS, RANDOM
 from experiments.persistence_frames import TRAINED, by_pair, by_problem, final_cosines
 from experiments.persistence_readings import STATISTICS, Reading, of_block, read_all
 from experiments.persistence_verdicts import judge, judge_final, relate
@@ -178,6 +179,21 @@ def test_completions_under_each_vector_are_texts_of_their_own(ctx: Context) -> N
     value = torch.nn.functional.cosine_similarity(change, ctx.vectors[1][None]).mean()
     row = rows_of(found, part="pairs", vector="trained", stratum="prompt", statistic="self").iloc[0]
     assert set(found["text"]) == {"steered"} and row["value"] == pytest.approx(float(value), abs=0.05)
+
+
+def test_every_kind_of_control_is_read_and_only_random_ones_are_what_verdicts_compare_with(ctx: Context) -> None:
+    experiment = Persistence(n=10, draws=3, control_n=8, controls=KINDS, control_blocks=1, train_n=4)
+    ctx = Context(model=ctx.model, task=ctx.task, vectors=ctx.vectors, n=10, store=ctx.store)
+    found = experiment.measure(ctx, experiment.cells(ctx))
+    pairs = rows_of(found, part="pairs", statistic="self", stratum="prompt", observed=2)
+    kinds = {str(kind): set(part["layer"]) for kind, part in pairs.groupby("vector")}
+    assert kinds.pop("trained") == {0, 1}
+    assert {*kinds} >= {*KINDS} - {"random-effect-matched"} and all(layers == {0} for layers in kinds.values())
+    random = pairs[pairs["vector"].isin(RANDOM)]["value"]
+    assert rows_of(pairs, vector="trained", layer=0)["random"].iloc[0] == pytest.approx(random.mean(), abs=1e-6)
+    verdict = judge(found, "self", text="base", margin=0.1)
+    others: Any = found[~found["vector"].isin(["negated", "other-block"])]
+    assert judge(others, "self", text="base", margin=0.1) == verdict and verdict.control is not None
 
 
 def made(shift: float, seed: int, *, draws: int = 8, n: int = 24) -> pd.DataFrame:
