@@ -101,7 +101,8 @@ def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: 
     editor = Editor(edits, n_rows=len(prompts), n_layers=model.n_layers)
     rows: list[_Row] = []
     with torch.no_grad():
-        for chunk in _chunks(model, prompts, sampling, longest):
+        held = 2 * longest if editor.base_sites else longest  # the base stream's keys and values stand beside
+        for chunk in _chunks(model, prompts, sampling, held):
             rows += _Decoder(model, prompts, edits, editor, sampling, keys).run(chunk)
     done = [Completion(r.prompt, r.sample, tuple(r.ids), r.ended, tuple(r.log_prob), tuple(r.entropy)) for r in rows]
     texts = model.decode([row.ids for row in done])
@@ -112,9 +113,9 @@ def _all(edits: Edits) -> list[Any]:
     return [edit for row in edits.rows for edit in row] if isinstance(edits, PerRow) else list(edits)
 
 
-def _chunks(model: Decodes, prompts: Sequence[Prompt], sampling: Sampling, longest: int) -> list[list[int]]:
-    """Prompts whose samples fit in memory together, in order."""
-    row = model.bytes_per_token * longest + model.d_vocab * 4 * 4
+def _chunks(model: Decodes, prompts: Sequence[Prompt], sampling: Sampling, held: int) -> list[list[int]]:
+    """Prompts whose samples, `held` tokens each, fit in memory together, in order."""
+    row = model.bytes_per_token * held + model.d_vocab * 4 * 4
     at_once = min(MAX_ROWS, int(model.memory_bytes(sampling.memory_gb) // row)) // sampling.samples
     size = max(1, at_once)
     return [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
