@@ -63,7 +63,7 @@ def text_frames(made: Attributor, scalars: Mapping[str, Metric], pick: Pick) -> 
         attribution, ablation = one.features[0, features], measured[:, column]
         found = {"attribution": attribution.tolist(), "ablation": ablation.tolist()}
         yield pd.DataFrame({**told, **found}).assign(part="features", metric=name, vector="trained", draw=0)
-        yield _fit(attribution.numpy(), ablation.numpy(), pick).assign(metric=name)
+        yield _fit(attribution.cpu().numpy(), ablation.cpu().numpy(), pick).assign(metric=name)
     yield _nodes(made, scalars, nodes)
     yield _random_directions(made, scalars, nodes, features, pick)
     said = made.layout.said[0]
@@ -124,7 +124,7 @@ def _random_directions(
     chosen = [features[index] for index in rng.integers(len(features), size=pick.draws)]
     parts: list[Tensor] = []
     for feature in chosen:
-        row = torch.tensor(rng.standard_normal(made.dictionary.d_model), dtype=torch.float32)
+        row = torch.tensor(rng.standard_normal(made.dictionary.d_model), dtype=torch.float32).to(made.x.device)
         row = row * made.dictionary.directions[feature].norm() / row.norm()
         parts.append(made.codes[0][:, feature, None] * row)
     measured = made.without(list(scalars.values()), 0, parts)
@@ -182,8 +182,9 @@ def directions(found: Dictionary, vectors: SteeringVectors, kind: str, draw: int
     for layer, row in zip(vectors.layers, vectors.directions, strict=True):
         if layer > found.site.layer:
             continue
-        cosine = decoder @ row / row.norm().clamp(min=1e-12)
-        response = found.encode(row[None])[0]
+        own = row.to(decoder.device)
+        cosine = decoder @ own / own.norm().clamp(min=1e-12)
+        response = found.encode(own[None])[0]
         told = {"layer": layer, "cosine": float(cosine.abs().max()), "feature": int(cosine.abs().argmax())}
         excited = {"response": float(response.max()), "response_feature": int(response.argmax())}
         rows.append({"part": "vector", "vector": kind, "draw": draw, **told, **excited})

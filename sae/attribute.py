@@ -137,7 +137,7 @@ class Attributor:
             for start in range(0, len(parts), ROWS_AT_ONCE):
                 some = torch.stack(list(parts[start : start + ROWS_AT_ONCE]))
                 found.append(whole - self._values(metrics, (h.float() - some).to(h.dtype), text))
-        return torch.cat(found) if found else torch.zeros(0, len(metrics))
+        return torch.cat(found) if found else h.new_zeros(0, len(metrics))
 
     def _values(self, metrics: Sequence[Metric], h: Tensor, text: int) -> Float[Tensor, "row metric"]:
         rows = torch.full((len(h),), text, device=h.device)

@@ -34,6 +34,7 @@ def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dicti
     found = _find(str(name))
     if model is not None:
         found.check_fit(model, foreign=foreign)
+        found.coder.to(model.device)
     return found
 
 

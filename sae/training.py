@@ -23,7 +23,7 @@ from interp.errors import UserError
 from interp.sites import Site
 from sae.card import Of, SaeCard
 from sae.dictionary import Dictionary, hook_of
-from sae.loading import load_folder
+from sae.loading import load
 from sae.report import Report, explained, recovery, sparsity
 from sae.source import again, chunks, shuffled
 
@@ -116,12 +116,12 @@ def train(
     site = _site(model, vectors, settings)
     rows = _Rows(model, vectors, task, settings, site, say)
     inner = _fit(rows.train(), settings, model, site, say)
-    held = torch.cat(list(rows.held_out()))
+    held = torch.cat(list(rows.held_out())).to(model.device)
     card = _card(model, vectors, task, settings, site, name or f"{_named(vectors)}/{settings.of}-{site.layer}")
     path = save(inner, Path(out) / card.name, card)
-    report = _report(model, rows, inner, load_folder(path), held)
+    report = _report(model, rows, inner, load(path, model), held)
     write_card(path, card.model_copy(update={"report": report.model_dump()}))
-    return Trained(load_folder(path), report, path)
+    return Trained(load(path, model), report, path)
 
 
 def _report(model: Any, rows: _Rows, inner: Any, loaded: Dictionary, held: Tensor) -> Report:
@@ -205,7 +205,8 @@ def _fit(batches: Iterator[Tensor], settings: TrainSettings, model: Any, site: S
     from sae_lens.saes import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig, TopKTrainingSAE, TopKTrainingSAEConfig
 
     torch.manual_seed(settings.seed)  # sae-lens starts its weights and shuffles from the global generator
-    common: dict[str, Any] = {"d_in": model.d_model, "d_sae": settings.features, "k": settings.k}
+    device = str(model.device)
+    common: dict[str, Any] = {"d_in": model.d_model, "d_sae": settings.features, "k": settings.k, "device": device}
     common["normalize_activations"] = "expected_average_only_in"
     if settings.kind == "topk":
         inner: Any = TopKTrainingSAE(TopKTrainingSAEConfig(**common))
@@ -215,6 +216,7 @@ def _fit(batches: Iterator[Tensor], settings: TrainSettings, model: Any, site: S
     config = SAETrainerConfig(
         total_training_samples=settings.steps * settings.batch,
         train_batch_size_samples=settings.batch,
+        device=device,
         lr=settings.rate,
         lr_end=0.0,
         lr_decay_steps=settings.steps // 5,
