@@ -197,11 +197,6 @@ def too_few(n: int) -> str | None:
     return None if n >= ENOUGH else f"{n} problems are too few, {ENOUGH} is the least"
 
 
-def shifted(interval: Interval, by: float) -> Interval:
-    """An interval moved by a constant."""
-    return Interval(interval.estimate + by, interval.low + by, interval.high + by, interval.n)
-
-
 def halves(n: int, seed: int) -> tuple[list[int], list[int]]:
     """Two random halves of n problems: one to choose on, one to report on.
 

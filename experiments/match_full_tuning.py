@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import shifted, too_few
+from experiments.controls import too_few
 from experiments.tuned_sets import (
     FULL,
     Tuned,
@@ -235,7 +235,7 @@ def judge(frame: pd.DataFrame, kind: str, temperature: float) -> Verdict:
     row = own.iloc[0]
     estimate, low, high = (float(row[name]) for name in ("difference", "difference_low", "difference_high"))
     lost = Interval(estimate, low, high, int(row["n"]))
-    return verdict(shifted(lost, MARGIN), None, 0.0, testable=reason or too_few(lost.n), claim=claim, unit=UNIT)
+    return verdict(lost.moved(MARGIN), None, 0.0, testable=reason or too_few(lost.n), claim=claim, unit=UNIT)
 
 
 def _untestable(at: Any, own: Any, full: Any, kind: str) -> str | None:

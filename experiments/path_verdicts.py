@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.controls import RANDOM, control_interval, shifted, too_few
+from experiments.controls import RANDOM, control_interval, too_few
 from experiments.graded import gain_of
 from interp.summaries import FLOOR, Interval, Verdict, verdict
 
@@ -79,10 +79,8 @@ def _against(
     effect: Interval, control: Interval | None, margin: float, claim: str, unit: str, reason: str | None
 ) -> Verdict:
     """An effect minus the mean of random vectors, expected to be negative."""
-    if control is None:
-        return verdict(effect, None, margin, expected=-1, testable=reason or NO_DRAWS, claim=claim, unit=unit)
-    effect, control = shifted(effect, -control.estimate), shifted(control, -control.estimate)
-    return verdict(effect, control, margin, expected=-1, testable=reason, claim=claim, unit=unit)
+    reason = reason or (None if control else NO_DRAWS)
+    return verdict(effect, control, margin, expected=-1, relative=True, testable=reason, claim=claim, unit=unit)
 
 
 def _drawn(rows: Any, column: str, kinds: tuple[str, ...]) -> Interval | None:

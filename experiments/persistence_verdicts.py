@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from experiments.controls import RANDOM, control_interval, shifted, too_few
+from experiments.controls import RANDOM, control_interval, too_few
 from interp.errors import UserError
 from interp.summaries import Interval, Test, Verdict, bootstrap, mantel, verdict
 
@@ -48,8 +48,8 @@ def judge(frame: pd.DataFrame, statistic: str, *, text: str, margin: float) -> V
     # every problem has every block and draw, so means of groups weigh alike
     above = own.groupby("example")["value"].mean() - drawn.groupby("example")["value"].mean()
     effect = bootstrap(above.to_numpy())
-    control = shifted(control, -float(means.mean()))
-    return verdict(effect, control, margin, testable=too_few(effect.n), claim=claim, unit=UNIT)
+    control = control.moved(-control.estimate)
+    return verdict(effect, control, margin, relative=True, testable=too_few(effect.n), claim=claim, unit=UNIT)
 
 
 def judge_final(frame: pd.DataFrame, *, text: str, margin: float) -> Verdict:
@@ -60,10 +60,9 @@ def judge_final(frame: pd.DataFrame, *, text: str, margin: float) -> Verdict:
     if own.empty or control is None:
         reason = "random vectors were not read at two blocks or more"
         return verdict(None, margin=margin, testable=reason, claim=CONVERGE, unit=UNIT)
-    one, middle = own.iloc[0], control.estimate
+    one = own.iloc[0]
     effect = Interval(float(one["value"]), float(one["low"]), float(one["high"]), int(one["n"]))
-    effect, control = shifted(effect, -middle), shifted(control, -middle)
-    return verdict(effect, control, margin, testable=too_few(effect.n), claim=CONVERGE, unit=UNIT)
+    return verdict(effect, control, margin, relative=True, testable=too_few(effect.n), claim=CONVERGE, unit=UNIT)
 
 
 def relate(

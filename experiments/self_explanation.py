@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.controls import ENOUGH, control_interval, halves, shifted, steering, too_few
+from experiments.controls import ENOUGH, control_interval, halves, steering, too_few
 from experiments.token_frames import storable
 from interp.batch import Batch
 from interp.cell import Cell
@@ -213,10 +213,7 @@ def judge(frame: pd.DataFrame, layer: int) -> Verdict:
     whole = Interval(float(one["variation"]), float(one["variation_low"]), float(one["variation_high"]), int(one["n"]))
     control = control_interval({"random-isotropic": drawn})
     reason = _unusable(frame) or too_few(whole.n) or (None if control else "there are too few random vectors")
-    if control is None:
-        return verdict(None, margin=MARGIN, claim=claim, unit=UNIT, testable=reason)
-    effect, control = shifted(whole, -control.estimate), shifted(control, -control.estimate)
-    return verdict(effect, control, MARGIN, testable=reason, claim=claim, unit=UNIT)
+    return verdict(whole, control, MARGIN, relative=True, testable=reason, claim=claim, unit=UNIT)
 
 
 def _unusable(frame: pd.DataFrame) -> str | None:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from experiments.controls import control_interval, shifted, too_few
+from experiments.controls import control_interval, too_few
 from interp.summaries import Interval, Verdict, bootstrap, difference, verdict, wilson
 
 MARGIN_SELECTIVITY = 0.5
@@ -102,10 +102,9 @@ def judge_selectivity(frame: Any) -> Verdict:
     control = control_interval({str(kind): list(part["selectivity"]) for kind, part in drawn.groupby("vector")})
     n_task = int(frame[(frame["part"] == "texts") & (frame["kind"] == "task")]["example"].nunique())
     reason = too_few(min(own.n, n_task)) or (None if control else NO_DRAWS)
-    if reason is None and control is not None:
-        own, control = shifted(own, -control.estimate), shifted(control, -control.estimate)
+    if reason is None:
         reason = None if own.finite else "the vectors move one of the two kinds of text not at all"
-    return verdict(own, control, MARGIN_SELECTIVITY, testable=reason, claim=claim, unit=unit)
+    return verdict(own, control, MARGIN_SELECTIVITY, relative=True, testable=reason, claim=claim, unit=unit)
 
 
 def judge_repetition(frame: Any) -> Verdict:

@@ -20,7 +20,6 @@ from experiments.controls import (
     control_interval,
     draw_controls,
     halves,
-    shifted,
     too_few,
     training_texts,
 )
@@ -227,8 +226,7 @@ def judge_share(frame: pd.DataFrame) -> Verdict:
         return verdict(None, margin=MARGIN_SHARE, claim=claim, unit=UNIT_SHARE, testable=NO_DRAWS)
     one = own.iloc[0]
     share = Interval(float(one["tv_share"]), float(one["tv_share_low"]), float(one["tv_share_high"]), int(one["n"]))
-    effect, control = shifted(share, -control.estimate), shifted(control, -control.estimate)
-    return verdict(effect, control, MARGIN_SHARE, testable=too_few(share.n), claim=claim, unit=UNIT_SHARE)
+    return verdict(share, control, MARGIN_SHARE, relative=True, testable=too_few(share.n), claim=claim, unit=UNIT_SHARE)
 
 
 def _ids(model: Any, named: tuple[str, ...]) -> tuple[int, ...]:

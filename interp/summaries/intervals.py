@@ -41,6 +41,10 @@ class Interval:
         """Whether all three numbers are finite."""
         return bool(np.isfinite([self.estimate, self.low, self.high]).all())
 
+    def moved(self, by: float) -> Interval:
+        """The interval shifted by a constant."""
+        return Interval(self.estimate + by, self.low + by, self.high + by, self.n)
+
     def scaled(self, factor: float) -> Interval:
         """The interval in another unit, such as points (factor 100) for a proportion."""
         ends = sorted((self.low * factor, self.high * factor))

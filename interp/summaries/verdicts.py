@@ -56,6 +56,7 @@ def verdict(
     margin: float = 0.0,
     *,
     expected: Literal[1, -1] = 1,
+    relative: bool = False,
     testable: str | None = None,
     claim: str = "",
     unit: str = "",
@@ -65,8 +66,8 @@ def verdict(
     In order:
 
     1. "not testable here, because ...": `testable` gives the reason, or the effect was not measured.
-    2. "no effect within the margin": the whole interval lies within +-margin; or, with a control, the interval of
-       (effect - mean of the controls) does, its ends widened by the uncertainty of that mean.
+    2. "no effect within the margin": the whole interval lies within +-margin (not where it is `relative`); or, with a
+       control, the interval of (effect - mean of the controls) does, its ends widened by the uncertainty of that mean.
     3. "same direction": on the expected side, the whole interval is beyond 0 AND beyond the control's range, and
        the estimate is at least the margin.
     4. "opposite": the same on the other side.
@@ -76,10 +77,12 @@ def verdict(
     draw passes in at most 2.5 % of cases on either side, whatever its own interval.
 
     Args:
-        effect: estimate and interval; its null value is 0.
+        effect: estimate and interval; its null value is 0, or the controls' mean where it is `relative`.
         control: range of the same statistic for control interventions; None only where there is no control.
         margin: smallest effect of interest, in the effect's unit.
         expected: the sign that the paper reports.
+        relative: the statistic is not 0 without an effect (a share, a cosine), so that effect and control are shown
+            and judged minus the controls' mean.
         testable: why the claim cannot be tested here; None where it can.
         claim: the claim, in words.
         unit: of the effect, the control and the margin.
@@ -94,14 +97,18 @@ def verdict(
     if effect is None or testable is not None:
         reason = testable or ""
         return Verdict(claim, f"not testable here, because {reason}", effect, control, margin, None, reason, unit)
+    if relative and control is not None:
+        effect, control = effect.moved(-control.estimate), control.moved(-control.estimate)
     seen = detectable_from(effect)
-    kind, because = _judge(effect, control, margin, expected)
+    kind, because = _judge(effect, control, margin, expected, relative=relative)
     phrase = f"inconclusive (detectable >= {seen:.3g})" if kind == "inconclusive" else kind
     return Verdict(claim, phrase, effect, control, margin, seen, because, unit)
 
 
-def _judge(effect: Interval, control: Interval | None, margin: float, expected: int) -> tuple[str, str]:
-    if -margin <= effect.low and effect.high <= margin:
+def _judge(
+    effect: Interval, control: Interval | None, margin: float, expected: int, *, relative: bool
+) -> tuple[str, str]:
+    if not relative and -margin <= effect.low and effect.high <= margin:
         return "no effect within the margin", "the interval lies within the margin"
     if control is not None and _beside(effect, control, margin):
         return "no effect within the margin", "the interval lies within the margin of the controls' mean"

@@ -241,6 +241,19 @@ def test_the_five_phrases(effect: Interval | None, control: Interval | None, mar
         assert verdict(effect.scaled(-1), mirrored, margin, expected=-1).phrase == phrase
 
 
+def test_a_relative_effect_is_judged_against_the_controls_mean_and_its_uncertainty() -> None:
+    effect, few, many = Interval(0.53, 0.52, 0.54, 64), Interval(0.5, 0.2, 0.8, 8), Interval(0.5, 0.2, 0.8, 8000)
+    said = verdict(effect, many, 0.1, relative=True)
+    assert said.phrase == "no effect within the margin"
+    assert said.estimate is not None
+    assert said.control is not None
+    assert said.estimate.estimate == pytest.approx(0.03)
+    assert (said.control.low, said.control.high) == pytest.approx((-0.3, 0.3))
+    assert verdict(effect, few, 0.1, relative=True).phrase.startswith("inconclusive")
+    assert verdict(effect.moved(0.5), many, 0.1, relative=True).phrase == "same direction"
+    assert verdict(effect.moved(-0.5), many, 0.1, relative=True).phrase == "opposite"
+
+
 def test_a_reason_overrides_the_numbers() -> None:
     said = verdict(EFFECT, None, 1.0, testable="1.5 % of tokens have another script", claim="Non-Latin tokens fall")
     assert said.phrase == "not testable here, because 1.5 % of tokens have another script"
