@@ -83,7 +83,7 @@ class SaeAttribution(Experiment):
         "high": "upper end",
         "n": "problems behind the row",
         "cosine": "largest |cosine| of the vector with a decoder direction",
-        "response": "largest encoder activation of the vector itself, taken as a change",
+        "response": "largest rise of a feature's activation when the vector itself is encoded, over encoding no change",
         "response_feature": "the feature with it",
         "quality": "why the autoencoder is not good enough; empty where it is",
     }

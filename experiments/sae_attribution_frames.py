@@ -184,7 +184,7 @@ def directions(found: Dictionary, vectors: SteeringVectors, kind: str, draw: int
             continue
         own = row.to(decoder.device)
         cosine = decoder @ own / own.norm().clamp(min=1e-12)
-        response = found.encode(own[None])[0]
+        response = (found.encode(own[None]) - found.encode(torch.zeros_like(own)[None]))[0]
         told = {"layer": layer, "cosine": float(cosine.abs().max()), "feature": int(cosine.abs().argmax())}
         excited = {"response": float(response.max()), "response_feature": int(response.argmax())}
         rows.append({"part": "vector", "vector": kind, "draw": draw, **told, **excited})

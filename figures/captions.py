@@ -25,7 +25,7 @@ CAPTIONS: Mapping[str, str] = {
     "sae-attribution-nodes": "Sum of attributions over features, error (what the dictionary leaves out) and bias, and "
     "what taking each out does; the whole change is all three. Mean over problems with 95 % intervals.",
     "sae-attribution-vector": "Of each block's vector that enters the change: its largest cosine with a decoder "
-    "direction and the largest activation that it excites by itself. Grey: random vectors of the same norm.",
+    "direction and the largest rise of a feature when it alone is encoded. Grey: random vectors of the same norm.",
     "match-full-tuning": "Left, accuracy of each kind of trained set, seeds averaged within a problem; marks: single "
     "training seeds. Right, the difference from training all weights; a set matches where its interval stays above -5"
     " points. Bars: 95 % intervals over problems.",

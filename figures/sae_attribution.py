@@ -29,6 +29,7 @@ _METRICS = {
     "log_prob": "log-probability of the right completion",
     "logit_diff": "logit difference",
 }
+_SMALL = 12.5
 _NODES = {"features": "features", "error": "error", "bias": "bias", "whole": "whole change"}
 
 
@@ -46,11 +47,12 @@ def build(run: Record) -> go.Figure:
     figure = make_subplots(rows=1, cols=len(shown), horizontal_spacing=0.09, subplot_titles=titles)
     for column, name in enumerate(shown, start=1):
         _scatter(figure, keep(rows, "dictionary", name), column)
+    figure.update_annotations(font_size=_SMALL)
     figure.update_xaxes(title_text="attribution: gradient times activation (nats per token)", exponentformat="power")
     figure.update_yaxes(title_text="effect of taking it out (nats per token)", col=1)
     figure.update_yaxes(exponentformat="power")
     title = f"Does attribution predict what taking a feature out does to the KL?{quality_note(run)}"
-    return dress(figure, run.meta, title, n=len(set(rows["example"])), height=500, gap=34, legend=True)
+    return dress(figure, run.meta, title, n=len(set(rows["example"])), height=520, gap=52, legend=True)
 
 
 def _scatter(figure: go.Figure, rows: pd.DataFrame, column: int) -> None:
@@ -85,13 +87,17 @@ def _scatter(figure: go.Figure, rows: pd.DataFrame, column: int) -> None:
 
 def _panel_title(run: Record, name: str) -> str:
     told = [f"<b>{_NAMES[name]}</b>"]
-    for statistic, words in (("rank_correlation", "rank correlation"), ("slope", "slope"), ("explained", "explained")):
+    for statistic, words in (
+        ("rank_correlation", "rank correlation"),
+        ("slope", "slope"),
+        ("explained", "explained variance"),
+    ):
         rows = keep(keep(part(run, "summary"), "dictionary", name), "statistic", statistic)
         rows = rows if statistic == "explained" else keep(rows, "metric", "kl")
         if len(rows := keep(rows, "vector", "trained")):
             value, low, high = (numbers(rows, column)[0] for column in ("value", "low", "high"))
             told.append(f"{words} {value:.2f} [{low:.2f}, {high:.2f}]")
-    return told[0] + "<br>" + ", ".join(told[1:])
+    return "<br>".join([told[0], ", ".join(told[1:3]), *told[3:]])
 
 
 def build_nodes(run: Record) -> go.Figure:
@@ -99,8 +105,10 @@ def build_nodes(run: Record) -> go.Figure:
     rows = part(run, "summary")
     rows = keep(rows, "statistic", "attribution", "ablation")
     shown = [metric for metric in _METRICS if metric in set(rows["metric"])]
-    titles = [f"<b>{plain(_METRICS[metric])}</b>" for metric in shown]
+    sizes = {metric: int(max(numbers(keep(rows, "metric", metric), "n"))) for metric in shown}
+    titles = [f"<b>{plain(_METRICS[metric])}</b><br>n = {sizes[metric]}" for metric in shown]
     figure = make_subplots(rows=1, cols=len(shown), subplot_titles=titles, horizontal_spacing=0.07)
+    figure.update_annotations(font_size=_SMALL)
     drawn = [
         ("sae", "ablation", STEERED, 0.9, "sparse features: taken out"),
         ("sae", "attribution", STEERED, 0.4, "sparse features: attribution"),
@@ -115,8 +123,7 @@ def build_nodes(run: Record) -> go.Figure:
     figure.update_xaxes(showgrid=False)
     figure.update_yaxes(title_text="effect (nats per token)", col=1)
     title = f"What do features, error and bias carry of the vector's effect?{quality_note(run)}"
-    unit = "problems"
-    return dress(figure, run.meta, title, n=int(max(numbers(rows, "n"))), unit=unit, height=480, gap=22, legend=True)
+    return dress(figure, run.meta, title, n=max(sizes.values()), height=490, gap=36, legend=True)
 
 
 def _node_bars(rows: pd.DataFrame, label: str, colour: str, legend: bool) -> go.Bar:
@@ -147,7 +154,11 @@ def build_vector(run: Record) -> go.Figure:
     rows = part(run, "vector")
     figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.1)
     for column, (name, title) in enumerate(
-        (("cosine", "largest |cosine| with a decoder direction"), ("response", "largest response of a feature")), 1
+        (
+            ("cosine", "largest |cosine| with a decoder direction"),
+            ("response", "largest rise of a feature's activation"),
+        ),
+        1,
     ):
         own, random = keep(rows, "vector", "trained"), drop(rows, "vector", "trained")
         layers = sorted(set(numbers(own, "layer")))
