@@ -29,6 +29,11 @@ _METRICS = {
     "log_prob": "log-probability of the right completion",
     "logit_diff": "logit difference",
 }
+_STATISTICS = {"rank_correlation": "rank correlation", "slope": "slope", "explained": "explained variance"}
+_READINGS = {
+    "cosine": "largest |cosine| with a decoder direction",
+    "response": "largest rise of a feature's activation",
+}
 _SMALL = 12.5
 _NODES = {"features": "features", "error": "error", "bias": "bias", "whole": "whole change"}
 
@@ -96,7 +101,7 @@ def _panel_title(run: Record, name: str) -> str:
         rows = rows if statistic == "explained" else keep(rows, "metric", "kl")
         if len(rows := keep(rows, "vector", "trained")):
             value, low, high = (numbers(rows, column)[0] for column in ("value", "low", "high"))
-            told.append(f"{words} {value:.2f} [{low:.2f}, {high:.2f}]")
+            told.append(f"{_STATISTICS[statistic]} {value:.2f} [{low:.2f}, {high:.2f}]")
     return "<br>".join([told[0], ", ".join(told[1:3]), *told[3:]])
 
 
