@@ -28,7 +28,8 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
-from interp.lens import TunedLens, fit_affine, train_affine
+from interp.lens import TunedLens, fit_affine
+from interp.lens_training import train_affine
 from interp.summaries import Verdict
 from vectors import SteeringVectors
 

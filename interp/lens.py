@@ -6,7 +6,6 @@ ranks tokens by a part that has no effect (on SmolLM2 the mean cosine of an unem
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,9 +17,6 @@ from interp.errors import UserError
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Ridge penalties tried for a tuned lens, in units of the mean variance of a coordinate."""
-
-LOOK = 25
-"""Steps of a lens's training between looks at its held-out rows."""
 
 _Columns = Int[Tensor, " some"]
 
@@ -201,73 +197,10 @@ def fit_affine(
         raise UserError("a tuned lens needs tokens to fit and tokens to hold out", given=f"{len(x)} tokens")
     x64, target = x.detach().double().cpu(), (final.detach().double() - x.detach().double()).cpu()
     fitted = _solve(x64[keep], target[keep], ridges)
-    left = [_unexplained(x64[~keep], target[~keep], shift, bias) for shift, bias in fitted]
+    left = [unexplained(x64[~keep], target[~keep], shift, bias) for shift, bias in fitted]
     best = min(range(len(ridges)), key=left.__getitem__)
     shift, bias = _solve(x64, target, ridges[best : best + 1])[0]
     return Affine(shift.float(), bias.float(), ridges[best], 1 - left[best])
-
-
-def train_affine(
-    start: Affine,
-    x: Float[Tensor, "n d_model"],
-    final: Float[Tensor, "n d_model"],
-    held_out: Int[Tensor, " held"],
-    unembed: Callable[[Tensor], Tensor],
-    *,
-    steps: int = 250,
-    rate: float = 1e-3,
-    batch: int = 256,
-    seed: int = 0,
-) -> Affine:
-    """Train a map on KL(next token from final || from the mapped x), as tuned lenses are (arXiv:2303.08112 sec. 2).
-
-    Adam from a ridge solution, one pass or more over the rows that are not held out; of all states that are looked at,
-    the start included, the one with the least held-out divergence is taken, so that it is never worse than the start.
-
-    Args:
-        start: of `fit_affine` on the same rows.
-        x: residual stream at the earlier place, a row for each token.
-        final: residual stream after the last block, the same tokens.
-        held_out: rows of problems that are not among the other rows.
-        unembed: final residuals -> logits, differentiable.
-        steps: of the optimiser.
-        rate: in units of the ridge solution's root mean square weight.
-        batch: rows a step.
-        seed: of the order of rows.
-    """
-    keep = torch.ones(len(x), dtype=torch.bool)
-    keep[held_out] = False
-    rows = keep.nonzero()[:, 0]
-    shift, bias = (t.detach().to(x.device).clone().requires_grad_() for t in (start.shift, start.bias))
-    size = float(start.shift.square().mean().sqrt())
-    groups = [{"params": [shift], "lr": rate * size}, {"params": [bias], "lr": rate * float(final.float().std())}]
-    optimiser = torch.optim.Adam(groups)
-    generator = torch.Generator().manual_seed(seed)
-
-    def loss(some: Tensor) -> Tensor:
-        own, target = x[some.to(x.device)].float(), final[some.to(final.device)]
-        mapped = (own + own @ shift + bias).to(x.dtype)
-        with torch.no_grad():
-            wanted = unembed(target).float().log_softmax(-1)
-        return torch.nn.functional.kl_div(
-            unembed(mapped).float().log_softmax(-1), wanted, log_target=True, reduction="sum"
-        )
-
-    def left() -> float:
-        with torch.no_grad():
-            return sum(float(loss(some)) for some in held_out.split(batch)) / len(held_out)
-
-    best, found = left(), (shift.detach().clone(), bias.detach().clone())
-    for step in range(1, steps + 1):
-        some = rows[torch.randint(len(rows), (batch,), generator=generator)]
-        optimiser.zero_grad()
-        (loss(some) / batch).backward()
-        optimiser.step()
-        if step % LOOK == 0 and (now := left()) < best:
-            best, found = now, (shift.detach().clone(), bias.detach().clone())
-    error = (final.float() - x.float())[held_out.to(x.device)]
-    r2 = 1 - _unexplained(x[held_out.to(x.device)].float(), error, *found)
-    return Affine(found[0].cpu(), found[1].cpu(), start.ridge, r2, best)
 
 
 def _solve(x: Tensor, y: Tensor, ridges: tuple[float, ...]) -> list[tuple[Tensor, Tensor]]:
@@ -281,6 +214,7 @@ def _solve(x: Tensor, y: Tensor, ridges: tuple[float, ...]) -> list[tuple[Tensor
     return [(shift, mean_y - mean_x @ shift) for shift in shifts]
 
 
-def _unexplained(x: Tensor, y: Tensor, shift: Tensor, bias: Tensor) -> float:
+def unexplained(x: Tensor, y: Tensor, shift: Tensor, bias: Tensor) -> float:
+    """Share of the variance of y that x @ shift + bias leaves."""
     error = (y - x @ shift - bias).square().sum()
     return float(error / (y - y.mean(0)).square().sum().clamp(min=1e-30))

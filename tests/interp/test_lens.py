@@ -9,7 +9,8 @@ import torch
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 
 from interp.errors import UserError
-from interp.lens import Affine, CentredLens, CosineLens, TunedLens, fit_affine, train_affine
+from interp.lens import Affine, CentredLens, CosineLens, TunedLens, fit_affine
+from interp.lens_training import train_affine
 from interp.model import Model
 
 NORMS = ["RMS", "RMSPre", "LN", "LNPre", None]
