@@ -61,7 +61,7 @@ class Transfer(Experiment):
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "recipients": (HOME, "no-example"), "donors": (), "draws": 1, "few_shot": False},
         "quick": {
-            "n": 48, "draws": 3, "recipients": (*PROMPTS, "lora-r1"),
+            "n": 48, "controls": ("permuted-layers",), "recipients": (HOME, "other-system-line", "lora-r1"),
             "donors": ("all-layer@1", "single-layer", "mean-difference"),
         },
         "full": {"n": 256, "samples": 4, "draws": 8},
@@ -175,4 +175,6 @@ def judge(frame: Any, name: str) -> Verdict:
     kinds = [str(kind) for kind in drawn["vector"].unique()]
     control = control_interval({kind: list(drawn.loc[drawn["vector"] == kind, "gain"]) for kind in kinds}, kinds)
     reason = too_few(gain.n) or (None if control else "there are too few control draws to compare with")
+    if not reason and not rows.loc[rows["vector"].isin(["base", "trained"]), "accuracy"].any():
+        reason = "this recipient is never right, with the vectors or without"
     return verdict(gain, control, MARGIN, testable=reason, claim=f"helps-{name}", unit=UNIT)

@@ -137,10 +137,21 @@ def test_random_sets_come_out_in_the_same_direction_in_at_most_5_percent() -> No
         gains = rng.normal(0, 0.1, 9)
         rows = [{"vector": "trained", "draw": 0, "gain": gains[0]}]
         rows += [{"vector": "random-isotropic", "draw": draw, "gain": gain} for draw, gain in enumerate(gains[1:])]
-        frame = pd.DataFrame(rows).assign(part="accuracy", recipient="r", n=64)
+        frame = pd.DataFrame(rows).assign(part="accuracy", recipient="r", n=64, accuracy=0.5)
         frame = frame.assign(gain_low=frame["gain"] - 0.01, gain_high=frame["gain"] + 0.01)
         same.append(judge(frame, "r").phrase == "same direction")
     assert np.mean(same) <= 0.05
+
+
+def test_a_recipient_that_is_never_right_decides_nothing() -> None:
+    rows = [
+        {"vector": kind, "draw": draw} for kind, count in (("trained", 1), ("permuted", 8)) for draw in range(count)
+    ]
+    frame = pd.DataFrame(rows).assign(part="accuracy", recipient="r", n=64, accuracy=0.0)
+    frame = frame.assign(gain=0.0, gain_low=0.0, gain_high=0.0)
+    assert judge(frame, "r").phrase == (
+        "not testable here, because this recipient is never right, with the vectors or without"
+    )
 
 
 @pytest.mark.slow
