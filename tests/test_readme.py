@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 from pytest_examples import EvalExample, find_examples
 
+from experiments.patches import patch
 from interp import registry
 from interp.cli import call
+from tests.experiments import toys
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-JUPYTER, PLUGIN = find_examples(README)
+JUPYTER, PLUGIN, PATCH = find_examples(README)
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +30,14 @@ def test_every_command_that_the_documentation_shows_exists() -> None:
     texts = [README.read_text(), *(path.read_text() for path in README.parent.glob("docs/**/*.md"))]
     shown = {name for text in texts for name in re.findall(r"^\$ interp ([a-z]+)", text, re.MULTILINE)}
     assert shown <= set(registry.names("commands"))
+
+
+def test_the_patch_is_found_by_its_path(elsewhere: Path) -> None:
+    (elsewhere / "mine.py").write_text(PATCH.source)
+    (name,) = re.findall(r"--patches skip-attn,(\./mine\.py:\w+)", README.read_text())
+    assert len(PATCH.source.strip().splitlines()) <= 5
+    found = patch(name, toys.model()).at(2).describe()
+    assert found == "paths at block 2: q=CLEAN, v=CLEAN, resid_to_mlp=CLEAN, resid=CLEAN"
 
 
 @pytest.mark.slow
