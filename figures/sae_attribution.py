@@ -92,11 +92,7 @@ def _scatter(figure: go.Figure, rows: pd.DataFrame, column: int) -> None:
 
 def _panel_title(run: Record, name: str) -> str:
     told = [f"<b>{_NAMES[name]}</b>"]
-    for statistic, words in (
-        ("rank_correlation", "rank correlation"),
-        ("slope", "slope"),
-        ("explained", "explained variance"),
-    ):
+    for statistic in _STATISTICS:
         rows = keep(keep(part(run, "summary"), "dictionary", name), "statistic", statistic)
         rows = rows if statistic == "explained" else keep(rows, "metric", "kl")
         if len(rows := keep(rows, "vector", "trained")):
