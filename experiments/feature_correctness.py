@@ -23,7 +23,7 @@ from experiments.feature_correctness_frames import (
     judge_mark,
     with_drop,
 )
-from experiments.feature_correctness_tests import Firing, effect, null_effects, of_same_rate, screen, threshold
+from experiments.feature_correctness_tests import Firing, effect, null_effects, of_same_rate, screen
 from experiments.feature_correctness_texts import firing, said, top_contexts
 from experiments.graded import COLUMNS, Condition, answers, summarise
 from experiments.sae_attribution import quality
@@ -51,9 +51,9 @@ class FeatureCorrectness(Experiment):
         "feature-correctness-examples",
     )
     declaration: ClassVar[Declaration] = Declaration(
-        estimand="accuracy where the chosen feature fires above its median rate less accuracy where it does not, "
-        "within problem, with length, end and box held fixed, on problems it was not chosen on; accuracy under the "
-        "vectors less accuracy with the feature taken out",
+        estimand="accuracy where the chosen feature fires more than in the median completion of the problem less "
+        "accuracy where it does not, with length, end and box held fixed, on problems it was not chosen on; accuracy "
+        "under the vectors less accuracy with the feature taken out",
         unit="problem",
         statistic="least squares with problem effects; paired difference of accuracies",
         family="two verdicts; the feature is the largest score of all, chosen on other problems, and the p-value is "
@@ -76,8 +76,7 @@ class FeatureCorrectness(Experiment):
         "rate": "share of tokens before the answer at which it fires",
         "rate_right": "the same in right completions",
         "rate_wrong": "the same in wrong ones",
-        "threshold": "median rate on the discovery problems; above it a completion counts as one in which it fires",
-        "effect": "accuracy where it fires above the threshold less where not, within problem, adjusted",
+        "effect": "accuracy where it fires more than in the problem's median completion less where not, adjusted",
         "effect_low": "lower end of its 95 % interval over problems",
         "effect_high": "upper end",
         "odds_ratio": "Mantel-Haenszel, stratified by problem, not adjusted",
@@ -101,7 +100,7 @@ class FeatureCorrectness(Experiment):
 
     n: int = 48
     """Problems on which the feature is taken out."""
-    associate_n: int = 24
+    associate_n: int = 64
     """Problems to choose on, and as many to report on."""
     samples: int = 8
     """Completions of each of them, at temperature 1."""
@@ -186,7 +185,7 @@ class FeatureCorrectness(Experiment):
         link = self._dictionary(ctx).neuron
         for rank, feature in enumerate(features, start=1):
             told = {"rank": rank, "score": score[feature], "p": p[feature], "link": link.format(feature)}
-            rows += [feature_row(part, half, feature, threshold(discovery, feature)) | told for part, half in
+            rows += [feature_row(part, half, feature) | told for part, half in
                      ((discovery, "discovery"), (held_out, "held-out"))]  # fmt: skip
         kept = frequent(discovery, self.least_rate)
         drawn = null_effects(kept, held_out, draws=self.null_draws, seed=self.seed)
@@ -195,7 +194,7 @@ class FeatureCorrectness(Experiment):
             for draw, (feature, value) in enumerate(drawn)
         ]
         for draw, feature in enumerate(self._random(ctx)):
-            value = effect(held_out, feature, threshold(discovery, feature), interval=False).difference.estimate
+            value = effect(held_out, feature, interval=False).difference.estimate
             rows.append({"part": "null", "vector": "random-feature", "draw": draw, "feature": feature, "effect": value})
         return pd.DataFrame([*rows, *self._contexts(ctx, features[:3])])
 

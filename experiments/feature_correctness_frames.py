@@ -40,9 +40,9 @@ def counts_row(found: Firing, half: str) -> dict[str, Any]:
     return {"part": "completions", "vector": "trained", "half": half, "n": found.n, "accuracy": accuracy}
 
 
-def feature_row(found: Firing, half: str, feature: int, above: float) -> dict[str, Any]:
+def feature_row(found: Firing, half: str, feature: int) -> dict[str, Any]:
     """One feature on one half of the problems."""
-    one: Effect = effect(found, feature, above)
+    one: Effect = effect(found, feature)
     rate, right = found.rate[:, feature], found.right > 0
     odds = None if one.odds is None else one.odds.interval
     return {
@@ -50,7 +50,6 @@ def feature_row(found: Firing, half: str, feature: int, above: float) -> dict[st
         "vector": "trained",
         "half": half,
         "feature": feature,
-        "threshold": above,
         "rate": float(rate.mean()),
         "rate_right": float(rate[right].mean()),
         "rate_wrong": float(rate[~right].mean()),

@@ -120,8 +120,8 @@ class Effect:
     """What a feature's firing says about the outcome.
 
     Attributes:
-        difference: accuracy where it fires more than the threshold less accuracy where it does not, within problem and
-            with the covariates held fixed, share of completions.
+        difference: accuracy where it fires more than in the median completion of the problem less accuracy where it
+            does not, with the covariates held fixed, share of completions.
         odds: Mantel-Haenszel odds ratio, stratified by problem, not adjusted; None where no problem informs it.
     """
 
@@ -129,31 +129,36 @@ class Effect:
     odds: OddsRatio | None
 
 
-def threshold(firing: Firing, feature: int) -> float:
-    """The median firing rate, above which a completion counts as one in which the feature fires."""
-    return float(np.median(firing.rate[:, feature]))
+def exposed(firing: Firing, feature: int) -> Array:
+    """Completions in which a feature fires more than in the median completion of the same problem, [completion].
+
+    The split knows nothing of labels or of other problems, and is about even wherever the feature varies.
+    """
+    rate, found = firing.rate[:, feature], np.zeros(len(firing), bool)
+    for name in np.unique(firing.problem):
+        rows = firing.problem == name
+        found[rows] = rate[rows] > np.median(rate[rows]) + 1e-12
+    return found
 
 
-def effect(firing: Firing, feature: int, above: float, *, interval: bool = True) -> Effect:
-    """A feature's effect on given completions, by a threshold that was fixed on others.
+def effect(firing: Firing, feature: int, *, interval: bool = True) -> Effect:
+    """What a feature's firing says about the outcome of given completions.
 
     Args:
         firing: completions.
         feature: index.
-        above: the threshold.
         interval: whether to bootstrap over problems and compute the odds ratio; else the estimate alone.
     """
-    exposed = firing.rate[:, feature] > above
-    design = np.column_stack([exposed.astype(float), firing.covariates])
+    more = exposed(firing, feature)
+    design = np.column_stack([more.astype(float), firing.covariates])
     x, y = centred(design, firing.problem), centred(firing.right.astype(float), firing.problem)
     names = np.unique(firing.problem)
     products = np.stack([_products(x[firing.problem == name], y[firing.problem == name]) for name in names])
     if not interval:
         value = _coefficient(products)
         return Effect(Interval(value, value, value, len(names)), None)
-    return Effect(
-        bootstrap(products, statistic=_coefficient), mantel_haenszel(exposed, firing.right > 0, firing.problem)
-    )
+    found = bootstrap(products, statistic=_coefficient)
+    return Effect(found, mantel_haenszel(more, firing.right > 0, firing.problem))
 
 
 def _products(x: Array, y: Array) -> Array:
@@ -175,7 +180,7 @@ def null_effects(discovery: Firing, held_out: Firing, *, draws: int, seed: int) 
         rng = np.random.default_rng([seed, draw])
         labels = discovery.relabelled(rng)
         feature = int(np.abs(scores(adjusted, labels.right, labels.problem)).argmax())
-        one = effect(held_out.relabelled(rng), feature, threshold(discovery, feature), interval=False)
+        one = effect(held_out.relabelled(rng), feature, interval=False)
         found.append((feature, one.difference.estimate))
     return found
 

@@ -10,36 +10,36 @@ from figures.record import Record
 
 CAPTIONS: Mapping[str, str] = {
     "feature-correctness": "Each row is a feature of the change that the vectors make, by its score on the problems it "
-    "was chosen on; drawn is what it says on other problems: accuracy where it fires above its median rate before the "
-    "answer less accuracy where it does not, within problem, with length, end and box held fixed (left), and the "
-    "unadjusted odds ratio (right). Bars: 95 % intervals over problems; p: against the largest score of all features "
-    "under labels permuted within problem.",
+    "was chosen on; drawn is what it says on other problems: accuracy where it fires, before the answer, more than in "
+    "the median completion of the problem less accuracy where it does not, with length, end and box held fixed (left), "
+    "and the unadjusted odds ratio (right). Bars: 95 % intervals over problems; p: against the largest score of all "
+    "features under labels permuted within problem.",
     "feature-correctness-ablation": "Accuracy of the base, under the vectors, under them with the chosen feature taken "
     "out at every position of the completion, h - f(\u0394) d with the base stream in lockstep, and with random "
     "features of the same firing rate taken out. Bars: 95 % intervals over problems.",
     "feature-correctness-examples": "Tokens before the answer of the completions in which the reported features fire "
     "most; colour: the feature's activation where the token is predicted.",
     "sae-attribution": "A point is a feature in one text: its attribution (gradient times activation, gates held "
-    "fixed, summed over the completion) against the change of the KL when it is taken out. Crosses: random directions of the "
-    "same size. Dashed: equality. Principal components keep as many coefficients of each token.",
+    "fixed, summed over the completion) against the change of the KL when it is taken out. Crosses: random directions "
+    "of the same size. Dashed: equality. Principal components keep as many coefficients of each token.",
     "sae-attribution-nodes": "Sum of attributions over features, error (what the dictionary leaves out) and bias, and "
     "what taking each out does; the whole change is all three. Mean over problems with 95 % intervals.",
     "sae-attribution-vector": "Of each block's vector that enters the change: its largest cosine with a decoder "
     "direction and the largest rise of a feature when it alone is encoded. Grey: random vectors of the same norm.",
     "match-full-tuning": "Left, accuracy of each kind of trained set, seeds averaged within a problem; marks: single "
-    "training seeds. Right, the difference from training all weights; a set matches where its interval stays above -5"
-    " points. Bars: 95 % intervals over problems.",
-    "match-full-tuning-mechanism": "Left, divergence of the fully tuned model from each set per token on fixed texts of"
-    " the base. Middle, cosine of what the last hidden state gains; grey: random vectors. Right, problems that "
-    "training repairs, shared with full tuning; grey: the range when they fall on random problems of the same "
-    "template.",
-    "adaptive-scaling": "Above, the coefficient c of each layer's adapter at each token of one problem, in units of the"
-    " median norm of the MLP's output, symmetric-log colours; the first token of the row is left out. Below, c "
+    "training seeds. Right, the difference from training all weights; a set matches where its interval stays above -5 "
+    "points. Bars: 95 % intervals over problems.",
+    "match-full-tuning-mechanism": "Left, divergence of the fully tuned model from each set per token on fixed texts "
+    "of the base. Middle, cosine of what the last hidden state gains; grey: random vectors. Right, problems that "
+    "training repairs, shared with full tuning; grey: the range when they fall on random problems of the same template.",
+    "adaptive-scaling": "Above, the coefficient c of each layer's adapter at each token of one problem, in units of "
+    "the median norm of the MLP's output, symmetric-log colours; the first token of the row is left out. Below, c "
     "against the cosine of the MLP's own output with the direction that is written, tokens of all problems.",
     "adaptive-scaling-tokens": "The tokens of one problem on the colour of c, a new line for each part of the prompt.",
-    "adaptive-scaling-words": "Left, |c| of each kind of word over the mean of the problem's words. Right, the contrast"
-    " of content words (numbers, asked quantity, names) and function words. Bars: 95 % intervals over problems; grey "
-    "marks: random reading directions on the same activations, and the adapter's own values on shuffled words.",
+    "adaptive-scaling-words": "Left, |c| of each kind of word over the mean of the problem's words. Right, the "
+    "contrast of content words (numbers, asked quantity, names) and function words. Bars: 95 % intervals over "
+    "problems; grey marks: random reading directions on the same activations, and the adapter's own values on shuffled "
+    "words.",
     "adaptive-scaling-causal": "Accuracy with the adapter nowhere, everywhere, everywhere at its mean strength, off on "
     "a part of the prompt, and off on equally many random tokens outside of it. Bars: 95 % intervals over problems.",
     "accuracy-by-layer": "Accuracy with only the vector of one block on. Band: 95 %, over all blocks at once. Grey: "
@@ -63,41 +63,41 @@ CAPTIONS: Mapping[str, str] = {
     "grey marks are control vectors, one a draw. A probability can move only where the base is undecided, hence the "
     "log-odds beside it.",
     "persistence": "Row: the block l whose vector is on, alone (also where the vectors were trained together); column: "
-    "a later block k. Self: cosine of each token's change with the vector itself; Induced: agreement between a problem's "
-    "tokens of what the network adds to it; Diff-Vector: cosine with the vector that was trained at k, which is high "
-    "too where the vectors of neighbours are alike. Below, minus the mean of random vectors, for the blocks that have "
-    "them. Mean over generated tokens, then problems.",
+    "a later block k. Self: cosine of each token's change with the vector itself; Induced: agreement between a "
+    "problem's tokens of what the network adds to it; Diff-Vector: cosine with the vector that was trained at k, which "
+    "is high too where the vectors of neighbours are alike. Below, minus the mean of random vectors, for the blocks "
+    "that have them. Mean over generated tokens, then problems.",
     "persistence-controls": "Each panel: one steered block. Orange: the vector, 95 % intervals over problems for each "
     "block alone; grey: from the lowest to the highest mean of a random vector of the same norm.",
-    "persistence-final": "Cosines of the mean changes that vectors of different blocks make after the last block, "
-    "over generated tokens. Right: their mean over the blocks that have random vectors, on the problems that those "
-    "were read on; interval over problems, grey: one mark a draw.",
+    "persistence-final": "Cosines of the mean changes that vectors of different blocks make after the last block, over "
+    "generated tokens. Right: their mean over the blocks that have random vectors, on the problems that those were "
+    "read on; interval over problems, grey: one mark a draw.",
     "persistence-paper": "As in the paper, without controls. In Diff-Diff each token is part of the mean that it is "
     "compared with, so that unrelated changes seem to agree; random vectors have nearly the same matrix.",
     "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
     "before the completion (chosen on training problems), and by writing each of the base's likeliest first tokens. "
     "Bars: 95 % intervals, paired by problem; grey marks: tokens that control vectors chose likewise, one a draw.",
     "magnitude": "Accuracy and KL at multiples of the vector, 1 being the scale it was trained to. Grey: random "
-    "vectors of its norm at the same multiples, another one for each problem, and at 1 each draw on all problems as a mark. "
-    "Bars: 95 % intervals over problems. Middle: what the base reaches without a vector.",
+    "vectors of its norm at the same multiples, another one for each problem, and at 1 each draw on all problems as a "
+    "mark. Bars: 95 % intervals over problems. Middle: what the base reaches without a vector.",
     "magnitude-beside": "What must stand beside an accuracy, at each multiple of the vector. A large multiple may "
     "raise the share of boxed answers and break the rest.",
     "path-patching": "The next block computes with the vector on some of its paths only, on the same tokens. Bars: "
     "share of the distance between steered and base that is kept, with 95 % intervals over problems; circles: control "
-    "vectors under the same patch, one a draw. What a vector adds to the last block's stream is unembedded as it is, so "
-    "any vector keeps much without attention.",
-    "path-patching-accuracy": "Accuracy with the patch on in every token, prompt and completion, caches included. Grey: "
-    "the base, the base at the steered model\u2019s entropy and with worked examples, and control vectors, one a problem "
-    "in turn. Bars: 95 % intervals.",
+    "vectors under the same patch, one a draw. What a vector adds to the last block's stream is unembedded as it is, "
+    "so any vector keeps much without attention.",
+    "path-patching-accuracy": "Accuracy with the patch on in every token, prompt and completion, caches included. "
+    "Grey: the base, the base at the steered model\u2019s entropy and with worked examples, and control vectors, one a "
+    "problem in turn. Bars: 95 % intervals.",
     "path-patching-attention": "Total variation between the attention rows without and with the vector, by head. Many "
     "heads rest on the first token, which hides what the others do: without it, rows are renormalised. Bars: 95 % "
     "intervals over problems; grey marks are control vectors, one a draw.",
     "path-patching-factorial": "Each of 64 coalitions of paths sees the vector, the others do not. Left, what a path "
     "recovers alone; right, what it adds as the last one; middle, the mean of what it adds over all orders (Shapley "
     "value), which sum to the whole. Bars: 95 % intervals over problems; grey marks are control vectors, one a draw.",
-    "path-patching-heads": "skip: what is lost where one head, or its queries, keys or values, does not see the vector; "
-    "only: what is added where, of all attention, it alone does. In the rows named random, the mean of control vectors of "
-    "the same effect; a star marks heads whose 95 % interval leaves all of their draws.",
+    "path-patching-heads": "skip: what is lost where one head, or its queries, keys or values, does not see the "
+    "vector; only: what is added where, of all attention, it alone does. In the rows named random, the mean of control "
+    "vectors of the same effect; a star marks heads whose 95 % interval leaves all of their draws.",
     "path-patching-interactions": "Shapley interaction index of each pair of paths: above 0 they recover more together "
     "than apart, below 0 they stand in for each other.",
     "side-effects": "Left, mean KL to the base of a token of neutral text against that of a token of the task's text, "
@@ -127,8 +127,9 @@ CAPTIONS: Mapping[str, str] = {
     "transfer": "Points of accuracy that each recipient gains with each donor's vectors: the same model under other "
     "prompts or with an adapter on, or another model of the same shape. Bars: 95 % intervals, paired by problem; grey "
     "marks: control sets, one a draw. A set of several single-layer vectors is on together.",
-    "transfer-table": "The same as numbers. The share is of the gain that the recipient's own vectors give (for another "
-    "prompt: that the vectors give under their own), shown where the lower bound of the latter is at least 5 points.",
+    "transfer-table": "The same as numbers. The share is of the gain that the recipient's own vectors give (for "
+    "another prompt: that the vectors give under their own), shown where the lower bound of the latter is at least 5 "
+    "points.",
     "vector-geometry": "Left, the norm of each vector over the median norm of the stream that it is added to (first "
     "token and template left out). Right, cosines between the vectors of two blocks; the stable rank counts the "
     "directions that they span, beside random rows (95 % of draws).",

@@ -18,7 +18,6 @@ from experiments.feature_correctness_tests import (
     rates_of,
     scores,
     screen,
-    threshold,
 )
 from interp.errors import UserError
 
@@ -46,10 +45,10 @@ def test_a_planted_feature_is_found_on_one_half_and_reported_on_the_other() -> N
     assert int(np.abs(score).argmax()) == PLANTED
     assert p[PLANTED] == pytest.approx(1 / 201)
     assert p[np.arange(FEATURES) != PLANTED].min() > 0.05
-    found = effect(synthetic(1, planted=0.05), PLANTED, threshold(synthetic(0, planted=0.1), PLANTED))
+    found = effect(synthetic(1, planted=0.1), PLANTED)
     assert found.difference.low > 0.05
     assert found.odds is not None and found.odds.interval.estimate > 2 and found.odds.p < 0.01
-    wrong = effect(synthetic(1, planted=-0.05), PLANTED, threshold(synthetic(0, planted=-0.1), PLANTED))
+    wrong = effect(synthetic(1, planted=-0.1), PLANTED)
     assert wrong.difference.high < -0.05
     assert wrong.odds is not None and wrong.odds.interval.estimate < 0.5 and wrong.odds.p < 0.01
 
@@ -80,7 +79,7 @@ def frame_of(seed: int, *, planted: float) -> Any:
     discovery, held_out = synthetic(seed, planted=planted), synthetic(seed + 1, planted=planted)
     score, _ = screen(discovery, permutations=20, seed=0)
     feature = int(np.abs(score).argmax())
-    found = effect(held_out, feature, threshold(discovery, feature)).difference
+    found = effect(held_out, feature).difference
     told = {"effect": found.estimate, "effect_low": found.low, "effect_high": found.high, "n": found.n, "rank": 1}
     rows: list[dict[str, Any]] = [{"part": "features", "half": "held-out", "vector": "trained", **told}]
     drawn = null_effects(discovery, held_out, draws=60, seed=seed)
@@ -97,8 +96,8 @@ def test_a_score_and_an_effect_by_hand() -> None:
     assert found[0] == pytest.approx(1 / np.sqrt(0.5))  # two problems, each: sum 0.5, variance 0.5 * 0.5 / 1
     assert found[1] == 0.0
     firing = Firing(rate, right, problem, np.ones((4, 3)), np.array([0, 1, 0, 1]))
-    assert effect(firing, 0, 0.5).difference.estimate == pytest.approx(1.0)
-    assert effect(firing, 1, 0.5).difference.estimate == pytest.approx(0.0)
+    assert effect(firing, 0).difference.estimate == pytest.approx(1.0)
+    assert effect(firing, 1).difference.estimate == pytest.approx(0.0)
     assert rates_of([np.array([[True, False], [True, True]])]).tolist() == [[1.0, 0.5]]
 
 

@@ -27,7 +27,8 @@ def inner(d_model: int, kind: str = "topk", features: int = FEATURES, seed: int 
         made = JumpReLUSAE(JumpReLUSAEConfig(**common))
         made.threshold.data.fill_(0.3)
     else:
-        made = StandardSAE(StandardSAEConfig(**{**common, "normalize_activations": kind}))
+        common["normalize_activations"] = kind
+        made = StandardSAE(StandardSAEConfig(**common))
     made.b_dec.data.normal_(generator=torch.Generator().manual_seed(seed)).mul_(0.1)
     return made.eval()
 
