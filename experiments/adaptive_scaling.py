@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from experiments import adaptive_causal as causal
+import experiments.adaptive_causal as causal
 from experiments.adaptive_coefficients import (
     Rows,
     Strength,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -19,7 +20,7 @@ def test_there_are_three() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, tmp_path: Path) -> None:
-    notebook = nbformat.from_dict(jupytext.read(path))
+    notebook: Any = nbformat.from_dict(jupytext.read(path))
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     errors = [out for cell in notebook.cells for out in cell.get("outputs", ()) if out.output_type == "error"]
     assert not errors

@@ -76,14 +76,14 @@ def test_examples_are_the_tasks_own_and_then_solved_training_problems(ctx: Conte
 
 def test_references_stand_beside(ctx: Context) -> None:
     base = answers(ctx, [Condition()], temperature=1.0)
-    found = references(ctx, base, entropy=1.0)
+    found: Any = references(ctx, base, entropy=1.0)
     assert found["vector"].tolist() == ["matched-entropy", "1-shot", "3-shot", "5-shot"]
     assert found["temperature"].iloc[0] == matched_temperature(ctx, 1.0)
     assert found["gain"].notna().all()
 
 
 def test_the_matched_temperature_matches(ctx: Context) -> None:
-    base = answers(ctx, [Condition()], temperature=1.0)
+    base: Any = answers(ctx, [Condition()], temperature=1.0)
     assert matched_temperature(ctx, float(base["entropy"].mean())) == pytest.approx(1.0, abs=0.25)
     assert matched_temperature(ctx, 0.5) < matched_temperature(ctx, 2.0)
 

@@ -48,7 +48,8 @@ def test_accuracies_seeds_and_differences_are_drawn_and_what_is_missing_says_why
 
 def test_the_mechanism_stands_beside_random_vectors_and_permuted_flips() -> None:
     run = record()
-    nothing: Any = drawn.build_mechanism(Made(run.meta, run.frame[~run.frame["part"].isin(["change", "overlap"])]))
+    rest: Any = run.frame[~run.frame["part"].isin(["change", "overlap"])]
+    nothing: Any = drawn.build_mechanism(Made(run.meta, rest))
     assert [note.name for note in nothing.layout.annotations].count("missing") == 1
     figure: Any = drawn.build_mechanism(run)
     by_name = [(trace.name, list(trace.x)) for trace in figure.data]
