@@ -31,7 +31,8 @@ CAPTIONS: Mapping[str, str] = {
     "points. Bars: 95 % intervals over problems.",
     "match-full-tuning-mechanism": "Left, divergence of the fully tuned model from each set per token on fixed texts "
     "of the base. Middle, cosine of what the last hidden state gains; grey: random vectors. Right, problems that "
-    "training repairs, shared with full tuning; grey: the range when they fall on random problems of the same template.",
+    "training repairs, shared with full tuning; grey: the range when they fall on random problems of the same "
+    "template.",
     "adaptive-scaling": "Above, the coefficient c of each layer's adapter at each token of one problem, in units of "
     "the median norm of the MLP's output, symmetric-log colours; the first token of the row is left out. Below, c "
     "against the cosine of the MLP's own output with the direction that is written, tokens of all problems.",
