@@ -53,7 +53,7 @@ def build(run: Record) -> go.Figure:
     labels = [_label(rows.iloc[[at]]) for at in range(len(rows))] + (["random features"] if random else [])
     figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5])
     figure.update_yaxes(title_text="feature, by score on the problems it was chosen on", col=1)
-    figure.update_xaxes(title_text="accuracy where it fires less accuracy where not (points)", row=1, col=1)
+    figure.update_xaxes(title_text="accuracy where it fires more less accuracy where not (points)", row=1, col=1)
     figure.update_xaxes(title_text="odds ratio (Mantel-Haenszel)", type="log", row=1, col=2)
     title = f"{_headline(rows)}{quality_note(run)}"
     size = 250 + 30 * len(labels)
@@ -156,7 +156,7 @@ def build_examples(run: Record) -> go.Figure:
 def _line(feature: int, rows: pd.DataFrame) -> tuple[str, list[str], list[float]]:
     values = numbers(rows, "activation")
     start = max(0, min(values.index(max(values)) - _WINDOW // 2, len(values) - _WINDOW))
-    tokens = [plain(visible(str(token))) for token in rows["token"]]
+    tokens = [plain(visible(str(token)) if str(token).strip(" ") else "\u2423") for token in rows["token"]]
     outcome = "right" if numbers(rows, "right")[0] else "wrong"
     return f"feature {feature}, {outcome}", tokens[start : start + _WINDOW], values[start : start + _WINDOW]
 
