@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from experiments.adaptive_scaling import AdaptiveScaling as AdaptiveScaling
     from experiments.composition import Composition as Composition
     from experiments.effect_against_cost import EffectAgainstCost as EffectAgainstCost
-    from experiments.gain_ladder import GainLadder as GainLadder
     from experiments.feature_correctness import FeatureCorrectness as FeatureCorrectness
+    from experiments.gain_ladder import GainLadder as GainLadder
     from experiments.logit_lens import LogitLens as LogitLens
     from experiments.magnitude import Magnitude as Magnitude
+    from experiments.match_full_tuning import MatchFullTuning as MatchFullTuning
     from experiments.path_patching import PathPatching as PathPatching
     from experiments.persistence import Persistence as Persistence
     from experiments.placement import Placement as Placement
     from experiments.prefix_substitution import PrefixSubstitution as PrefixSubstitution
-    from experiments.side_effects import SideEffects as SideEffects
-    from experiments.match_full_tuning import MatchFullTuning as MatchFullTuning
     from experiments.sae_attribution import SaeAttribution as SaeAttribution
     from experiments.self_explanation import SelfExplanation as SelfExplanation
+    from experiments.side_effects import SideEffects as SideEffects
     from experiments.token_substitution import TokenSubstitution as TokenSubstitution
     from experiments.transfer import Transfer as Transfer
     from experiments.vector_geometry import VectorGeometry as VectorGeometry
