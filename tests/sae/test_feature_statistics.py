@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.feature_correctness_frames import CAUSES, judge_cause, judge_mark
+from experiments.feature_correctness_frames import CAUSES, judge_cause, judge_mark, with_drop
 from experiments.feature_correctness_tests import (
     Firing,
     centred,
@@ -130,3 +130,14 @@ def test_taking_a_feature_out_is_judged_by_what_it_marks(score: float, drop: flo
     rows += [{"part": "accuracy", "vector": "random-feature", "drop": value} for value in values]
     found = judge_cause(pd.DataFrame(rows))
     assert (found.claim, found.phrase) == (CAUSES, phrase)
+
+
+def test_no_changed_grade_is_no_proof_of_no_effect() -> None:
+    names = [str(index) for index in range(48)]
+    rows = pd.DataFrame(
+        [{"vector": v, "draw": 0, "example": name, "right": 1.0} for v in ("trained", "ablated") for name in names]
+    )
+    summary = pd.DataFrame([{"vector": "ablated", "draw": 0}])
+    found = with_drop(summary, rows).iloc[0]
+    assert found["drop"] == 0.0
+    assert found["drop_high"] == pytest.approx(1 - 0.025 ** (1 / 48)) and found["drop_high"] > 0.05
