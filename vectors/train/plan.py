@@ -13,16 +13,19 @@ SINGLE = (12, 28, 29, 4, 20, 24, 0, 8, 16, 26)
 FOUR = (4, 12, 20, 28)
 """Blocks with adaptive vectors and with a second seed."""
 
-LAST_BLOCK = {"rate": 0.8, "prompts": 24}
+APART = {"steps": 30}
+"""A vector alone rises for about as many steps."""
+
+LAST_BLOCK = {"rate": 0.8, "prompts": 24, "steps": 16}
 """The last block's gradient is small and noisy: the rate that learned in a trial, and more rows a step."""
 
-UNDECIDED = {"steps": 30}
+UNDECIDED = {"steps": 15}
 """Controls learn nothing about right answers, so fewer steps show as much."""
 
 
 def single(layer: int, seed: int = 0) -> TrainSettings:
     """One vector alone."""
-    special = LAST_BLOCK if layer == 29 else {}
+    special = LAST_BLOCK if layer == 29 else APART
     return TrainSettings.model_validate({"layers": (layer,), "seed": seed, **special})
 
 
