@@ -25,10 +25,10 @@ from interp.experiment import DEFAULT_SCALE, SCALES
 from interp.given import check_paths, describe_vectors
 
 
-@click.command("audit")
-@click.argument("vectors", metavar="V")
 @add(model_option(), foreign_option(), task_option(), prompts_option())
 @add(memory_option(), jobs_option(), out_option("audit"))
+@click.command("audit")
+@click.argument("vectors", metavar="V")
 @click.option("--scale", metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run.")
 def command(

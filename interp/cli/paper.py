@@ -20,6 +20,7 @@ PROFILES = (DEFAULT_MODEL, "qwen2.5-math-7b", "llama-3.1-8b-instruct")
 """Profile -> model."""
 
 
+@add(jobs_option())
 @click.command("paper")
 @click.argument("figures", nargs=-1, metavar="[FIGURE ...]")
 @click.option("--profile", metavar="|".join(PROFILES), default=DEFAULT_MODEL, show_default=True, help="Which model.")
@@ -29,7 +30,6 @@ PROFILES = (DEFAULT_MODEL, "qwen2.5-math-7b", "llama-3.1-8b-instruct")
 @click.option("--memory", type=float, metavar="GB", help="Bound on what generation may hold.")
 @click.option("--images", is_flag=True, help="Write PNG, SVG and PDF too (needs Chrome).")
 @click.option("--dry-run", is_flag=True, help="Say what would be run.")
-@add(jobs_option())
 def command(
     figures: tuple[str, ...],
     profile: str,

@@ -132,7 +132,7 @@ def test_help_and_mistakes_do_without_torch(root: Path, arguments: tuple[str, ..
 
 def test_list_shows_commands_with_their_distribution(interp: Any) -> None:
     rows = json.loads(interp("list", "commands", "--json").out)
-    assert {"list", "run", "show", "diff", "redraw", "fetch", "doctor", "eval", "try", "vectors", "paper"} <= {
+    assert {"list", "run", "show", "diff", "fetch", "doctor", "eval", "try", "vectors", "paper", "audit", "sae"} <= {
         row["name"] for row in rows if row["distribution"] == "small-vectors"
     }
 
@@ -213,6 +213,12 @@ def test_paper_plan_names_every_entry(interp: Any) -> None:
     assert said.code == 0
     assert said.out.count("\n") == 1
     assert "token-substitution" in said.out
+
+
+def test_audit_plan_names_its_experiments(interp: Any, vectors: Path) -> None:
+    said = interp("audit", str(vectors), "--dry-run")
+    assert said.code == 0
+    assert "interp run side-effects --scale quick" in said.out
 
 
 def test_eval_of_a_tiny_model(interp: Any, folder: Path, vectors: Path) -> None:
