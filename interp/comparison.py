@@ -14,6 +14,7 @@ from interp.batch import Batch
 from interp.chat import Turns
 from interp.edits import Edit, Intervention
 from interp.model import Model
+from interp.prompts import Prompt
 
 _CSS = "font-family:monospace;white-space:pre-wrap"
 
@@ -72,7 +73,7 @@ class Comparison:
 
 def compare(
     model: Model | HookedTransformer,
-    prompt: Turns,
+    prompt: Turns | Prompt,
     interventions: Mapping[str, Intervention | Sequence[Edit] | None],
     *,
     system: str | None = None,
@@ -84,7 +85,7 @@ def compare(
 
     Args:
         model: a Model or a bare HookedTransformer.
-        prompt: the user's message, or turns of role and content.
+        prompt: the user's message, turns of role and content, or a prompt that is tokenised already.
         interventions: by name; None is the model as it is.
         system: system message; the template's own default if None.
         max_new_tokens: where a completion is cut.
@@ -92,7 +93,7 @@ def compare(
         seed: of that stream.
     """
     model = Model.of(model)
-    rendered = model.prompt(prompt, system)
+    rendered = prompt if isinstance(prompt, Prompt) else model.prompt(prompt, system)
     said: list[Said] = []
     for name, intervention in interventions.items():
         edits = edits_of(intervention)
@@ -102,8 +103,16 @@ def compare(
         row, text = made.rows[0], made.texts[0]
         kl = _kl(model, Batch.of([rendered], [row.ids], device=model.device), edits)
         said.append(Said(name, tuple(map(model.token_text, row.ids)), kl, row.ended, text))
-    shown = prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
-    return Comparison(shown, tuple(said))
+    return Comparison(_shown(model, prompt), tuple(said))
+
+
+def _shown(model: Model, prompt: Turns | Prompt) -> str:
+    """What was asked, as text: of a tokenised prompt the problem, where it knows its parts."""
+    if isinstance(prompt, str):
+        return prompt
+    if isinstance(prompt, Prompt):
+        return model.decode([prompt.ids[slice(*prompt.spans.get("problem", (0, len(prompt))))]])[0]
+    return "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
 
 
 def edits_of(intervention: Any) -> tuple[Edit, ...]:
