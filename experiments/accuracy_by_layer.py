@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import RANDOM, control_interval, steering, too_few
+from experiments.controls import RANDOM, Acting, acting, control_interval, too_few
 from experiments.graded import Condition, gain_of, summarise
 from experiments.sweeps import (
     BASE,
@@ -28,7 +29,6 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.given import catalogue
 from interp.summaries import Verdict, band, benjamini_hochberg, share, verdict
-from vectors import SteeringVectors
 
 
 class AccuracyByLayer(Sweep):
@@ -117,10 +117,10 @@ class AccuracyByLayer(Sweep):
 
     def measured_layers(self, ctx: Context) -> tuple[int, ...]:
         """The blocks on the curve."""
-        every = steering(ctx)
+        every = acting(ctx)
         return every.only(self.layers).layers if self.layers else spread(every.layers, self.blocks)
 
-    def other_seeds(self, ctx: Context) -> dict[int, SteeringVectors]:
+    def other_seeds(self, ctx: Context) -> dict[int, Acting]:
         """Sets of other training seeds than the run's own."""
         stem, own = _named(ctx.vectors.name)
         found = self.seeds
@@ -129,7 +129,7 @@ class AccuracyByLayer(Sweep):
                 alias for alias in catalogue() if stem and _named(alias)[0] == stem and _named(alias)[1] != own
             )
         sets = {_named(alias)[1] or index + 1: ctx.related(alias) for index, alias in enumerate(found)}
-        return {seed: one for seed, one in sets.items() if isinstance(one, SteeringVectors)}
+        return {seed: one for seed, one in sets.items() if isinstance(one, type(acting(ctx)))}
 
     def _cell(self, ctx: Context, cell: Cell) -> pd.DataFrame:
         temperature = float(cell["temperature"])
@@ -138,12 +138,12 @@ class AccuracyByLayer(Sweep):
         elif cell["part"] == "family":
             found = self._family(ctx, temperature)
         else:
-            best = alone(steering(ctx), self._chosen(ctx, temperature))
+            best = alone(acting(ctx), self._chosen(ctx, temperature))
             found = self.references(ctx, self.rows(ctx, [best], temperature), temperature)
         return found.reindex(columns=list(self.columns))
 
     def _chosen(self, ctx: Context, temperature: float) -> int:
-        choose = partial(self.chosen_layer, ctx, steering(ctx), self.measured_layers(ctx), temperature)
+        choose = partial(self.chosen_layer, ctx, acting(ctx), self.measured_layers(ctx), temperature)
         return ctx.once(f"chosen block at {temperature}", choose)
 
     def _control_layers(self, ctx: Context) -> tuple[int, ...]:
@@ -151,7 +151,7 @@ class AccuracyByLayer(Sweep):
 
     def _at(self, ctx: Context, layer: int) -> list[Condition]:
         """The vectors of a block: of each seed, of other rewards, random ones."""
-        every = steering(ctx)
+        every = acting(ctx)
         sets = {_named(ctx.vectors.name)[1] or 0: every, **self.other_seeds(ctx)}
         found = [alone(one, layer, seed=seed) for seed, one in sets.items() if layer in one.layers]
         for name, one in self.others(ctx).items():
@@ -160,12 +160,12 @@ class AccuracyByLayer(Sweep):
         return found + (self._random(ctx, layer) if layer in self._control_layers(ctx) else [])
 
     def _random(self, ctx: Context, layer: int) -> list[Condition]:
-        return _conditions(self.drawn(ctx, steering(ctx), layer, self.controls), layer)
+        return _conditions(self.drawn(ctx, acting(ctx), layer, self.controls), layer)
 
     def _family(self, ctx: Context, temperature: float) -> pd.DataFrame:
         """The curve with its band over all blocks, and the chosen block with every control."""
-        every, layers, chosen = steering(ctx), self.measured_layers(ctx), self._chosen(ctx, temperature)
-        extra = self.drawn(ctx, every, chosen, ("permuted",), self.permuted_draws)
+        every, layers, chosen = acting(ctx), self.measured_layers(ctx), self._chosen(ctx, temperature)
+        extra = dict(self.drawn(ctx, every, chosen, ("permuted",), self.permuted_draws))
         extra |= self.drawn(ctx, every, chosen, ("negated",))
         beside = [one for one in _conditions(extra, chosen) if one.vector not in self.controls]
         controls = {layer: self._random(ctx, layer) for layer in sorted({*self._control_layers(ctx), chosen})}
@@ -179,7 +179,7 @@ class AccuracyByLayer(Sweep):
 
     def _report(self, ctx: Context, chosen: int, controls: list[Condition], temperature: float) -> pd.DataFrame:
         """The chosen block and every random control on the problems on which nothing was chosen."""
-        best = alone(steering(ctx), chosen)
+        best = alone(acting(ctx), chosen)
         rows: Any = self.reporting(ctx, self.rows(ctx, [BASE, best, *controls], temperature))
         base = rows[rows["vector"] == "base"]
         summary = summarise(rows[rows["vector"] != "base"], ("layer",), base=base).assign(part="chosen")
@@ -242,7 +242,7 @@ def judge(frame: pd.DataFrame) -> Verdict:
     return verdict(gain, control, MARGIN, testable=reason, claim=claim, unit=UNIT)
 
 
-def _conditions(drawn: dict[str, list[SteeringVectors]], layer: int) -> list[Condition]:
+def _conditions(drawn: Mapping[str, Sequence[Acting]], layer: int) -> list[Condition]:
     return [
         Condition(kind, draw, one.edits(), {"layer": layer})
         for kind, some in drawn.items()

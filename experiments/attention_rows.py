@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from experiments.controls import Acting
 from experiments.patched_block import streams
 from experiments.texts import Texts
 from interp.context import Context
 from interp.errors import UserError
-from vectors import SteeringVectors
 
 ROWS = 8
 """Texts whose attention rows are held at once."""
@@ -35,7 +35,7 @@ class RowChange:
     first_key: Float[Tensor, "row head pos"]
 
 
-def attention_change(ctx: Context, said: Texts, vectors: SteeringVectors) -> RowChange:
+def attention_change(ctx: Context, said: Texts, vectors: Acting) -> RowChange:
     """Compare the attention rows of the block above a vector on the same tokens.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.composition_pairs import judge_best, judge_sum, pair_rows, whole_rows
-from experiments.controls import steering
+from experiments.controls import acting, random_like
 from experiments.graded import Condition
 from experiments.sweeps import BASE, MARGIN, SWEEP_COLUMNS, UNIT, Sweep, right_of, scaled, spread
 from interp.cell import Cell
@@ -17,7 +17,6 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.edits import Edit
 from interp.summaries import Verdict
-from vectors.controls import random_isotropic
 
 
 class Composition(Sweep):
@@ -102,7 +101,7 @@ class Composition(Sweep):
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:
         """Graded completions of singles and pairs, with their interactions."""
         frame = pd.concat([self._cell(ctx, cell) for cell in cells], ignore_index=True)
-        return frame.assign(trained=steering(ctx).card.trained).reindex(columns=list(self.columns))
+        return frame.assign(trained=acting(ctx).card.trained).reindex(columns=list(self.columns))
 
     def verdicts(self, frame: pd.DataFrame) -> list[Verdict]:
         """One on the mean interaction, one on pairs against the better single vector."""
@@ -110,7 +109,7 @@ class Composition(Sweep):
 
     def paired_layers(self, ctx: Context) -> tuple[int, ...]:
         """The blocks that are paired."""
-        every = steering(ctx)
+        every = acting(ctx)
         return every.only(self.layers).layers if self.layers else spread(every.layers, self.blocks)
 
     @property
@@ -133,15 +132,15 @@ class Composition(Sweep):
         return self.references(ctx, self.rows(ctx, steered, temperature), temperature)
 
     def _single(self, ctx: Context, layer: int, factor: float = 1.0) -> Condition:
-        edits = scaled(steering(ctx).only(layer), factor)
+        edits = scaled(acting(ctx).only(layer), factor)
         return Condition("trained", edits=edits, at={"layer": layer, "factor": factor})
 
     def _pair(self, ctx: Context, i: int, j: int) -> Condition:
-        every = steering(ctx)
+        every = acting(ctx)
         return Condition("trained", edits=(*every.only(i).edits(), *every.only(j).edits()), at={"i": i, "j": j})
 
     def _drawn(self, ctx: Context, layer: int) -> list[tuple[Edit, ...]]:
-        drawn = random_isotropic(steering(ctx).only(layer), draws=self.draws, seed=self.seed)
+        drawn = random_like(acting(ctx).only(layer), draws=self.draws, seed=self.seed)
         return [one.edits() for one in drawn]
 
     def _random(self, ctx: Context, layer: int) -> list[Condition]:
@@ -149,7 +148,7 @@ class Composition(Sweep):
 
     def _partner(self, ctx: Context, i: int, j: int) -> list[Condition]:
         """The vector of block i with random ones of the norm of j's."""
-        own = steering(ctx).only(i).edits()
+        own = acting(ctx).only(i).edits()
         return self.random([(*own, *edits) for edits in self._drawn(ctx, j)], "random-partner", i=i, j=j)
 
     def _family(self, ctx: Context, temperature: float) -> pd.DataFrame:

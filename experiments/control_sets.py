@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from experiments.controls import mean_kl
+from experiments.controls import Acting, adapter_controls, mean_kl
 from experiments.texts import Texts
 from interp.context import Context
 from interp.errors import UserError
-from vectors import SteeringVectors
+from vectors import AdaptiveVectors, SteeringVectors
 from vectors.controls import effect_matched, negated, permuted, permuted_layers, random_covariance, random_isotropic
 
 SET_KINDS = (
@@ -17,6 +17,21 @@ SET_KINDS = (
 """Kinds of control for a set; "permuted-layers" needs several layers."""
 TOLERANCE = 0.2
 """Relative difference of effects that counts as equal: a set is run through the whole model at every try."""
+
+
+def acting_set_controls(
+    ctx: Context,
+    vectors: Acting,
+    kinds: Sequence[str],
+    *,
+    draws: int,
+    trained_on: Callable[[], Texts],
+) -> Mapping[str, Sequence[Acting]]:
+    """Control sets of vectors or adapters; arguments and errors as for `draw_set_controls`."""
+    if not isinstance(vectors, AdaptiveVectors):
+        return draw_set_controls(ctx, vectors, kinds, draws=draws, trained_on=trained_on)
+    _refuse_strange(kinds)
+    return adapter_controls(ctx, vectors, kinds, draws=draws, trained_on=trained_on, tolerance=TOLERANCE)
 
 
 def draw_set_controls(
@@ -39,9 +54,7 @@ def draw_set_controls(
     Raises:
         UserError: there is no such kind.
     """
-    strange = [kind for kind in kinds if kind not in SET_KINDS]
-    if strange:
-        raise UserError("no such control of a set", given=strange[0], works=f"use some of {', '.join(SET_KINDS)}")
+    _refuse_strange(kinds)
     seed = ctx.seed
     makers: dict[str, Callable[[], list[SteeringVectors]]] = {
         "random-isotropic": lambda: random_isotropic(vectors, draws=draws, seed=seed),
@@ -52,6 +65,12 @@ def draw_set_controls(
         "negated": lambda: [negated(vectors)],
     }
     return {kind: made for kind in kinds if (made := makers[kind]())}
+
+
+def _refuse_strange(kinds: Sequence[str]) -> None:
+    strange = [kind for kind in kinds if kind not in SET_KINDS]
+    if strange:
+        raise UserError("no such control of a set", given=strange[0], works=f"use some of {', '.join(SET_KINDS)}")
 
 
 def _covariance(vectors: SteeringVectors, said: Texts, draws: int, seed: int) -> list[SteeringVectors]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 
@@ -14,6 +15,7 @@ from interp.summaries import Interval, control_range
 from vectors import AdaptiveVectors, SteeringVectors
 from vectors.controls import (
     effect_matched,
+    matching_factor,
     negated,
     other_layer,
     permuted,
@@ -32,6 +34,12 @@ ENOUGH = 8
 MATCHED_POSITIONS = 6
 """Generated positions of a training problem on which effects are matched."""
 
+
+FOR_ADAPTERS = (
+    "adapters are studied by adaptive-scaling, token-substitution, prefix-substitution, accuracy-by-layer, magnitude, "
+    "composition, side-effects, gain-ladder, effect-against-cost and path-patching"
+)
+"""What a user may do with adapters where an experiment cannot."""
 
 Acting = SteeringVectors | AdaptiveVectors
 """What experiments that only switch vectors on can study."""
@@ -63,16 +71,70 @@ def adaptive(ctx: Context) -> AdaptiveVectors:
     return vectors
 
 
+def random_like(vectors: Acting, *, draws: int, seed: int) -> Sequence[Acting]:
+    """Random vectors, or adapters with random a and b, of the same norms: the control "random-isotropic"."""
+    if isinstance(vectors, AdaptiveVectors):
+        return random_adapters(vectors, draws=draws, seed=seed)
+    return random_isotropic(vectors, draws=draws, seed=seed)
+
+
+def acting_controls(
+    ctx: Context,
+    every: Acting,
+    layer: int,
+    kinds: Sequence[str],
+    *,
+    draws: int,
+    trained_on: Callable[[], Texts],
+) -> Mapping[str, Sequence[Acting]]:
+    """Controls of the vector or adapter of one block; arguments and errors as for `draw_controls`."""
+    if not isinstance(every, AdaptiveVectors):
+        return draw_controls(ctx, every, layer, kinds, draws=draws, trained_on=trained_on)
+    _refuse_strange(kinds)
+    return adapter_controls(ctx, every.only(layer), kinds, draws=draws, trained_on=trained_on)
+
+
 def adapter_controls(
-    vectors: AdaptiveVectors, kinds: Sequence[str], *, draws: int, seed: int
+    ctx: Context,
+    vectors: AdaptiveVectors,
+    kinds: Sequence[str],
+    *,
+    draws: int,
+    trained_on: Callable[[], Texts],
+    tolerance: float = 0.1,
 ) -> dict[str, list[AdaptiveVectors]]:
-    """Control adapters of each kind that adapters have: random a and b, permuted coordinates, and the negated one."""
+    """Controls of adapters: random a and b, also at equal effect, permuted coordinates, and the negated adapters.
+
+    Other kinds are left out, and said: a reads the neurons of its own block, so there is no adapter of another block to
+    put in its place, and no covariance of the stream to draw it from.
+    """
     makers: dict[str, Callable[[], list[AdaptiveVectors]]] = {
-        "random-isotropic": lambda: random_adapters(vectors, draws=draws, seed=seed),
-        "permuted": lambda: permuted_adapters(vectors, draws=draws, seed=seed),
+        "random-isotropic": lambda: random_adapters(vectors, draws=draws, seed=ctx.seed),
+        "random-effect-matched": lambda: _matched_adapters(ctx, vectors, trained_on(), draws, tolerance),
+        "permuted": lambda: permuted_adapters(vectors, draws=draws, seed=ctx.seed),
         "negated": lambda: [-vectors],
     }
-    return {kind: makers[kind]() for kind in kinds if kind in makers}
+    lacking = ", ".join(kind for kind in kinds if kind not in makers)
+    if lacking:
+        ctx.once(f"said of adapters: {lacking}", lambda: ctx.say(f"adapters have no control of kind {lacking}"))
+    return {kind: made for kind in kinds if kind in makers and (made := makers[kind]())}
+
+
+def _matched_adapters(
+    ctx: Context, vectors: AdaptiveVectors, said: Texts, draws: int, tolerance: float
+) -> list[AdaptiveVectors]:
+    """Other random adapters than "random-isotropic", scaled to the adapters' mean KL on training problems."""
+    target = mean_kl(ctx, said, vectors)
+    found: list[AdaptiveVectors] = []
+    if not target > 0:
+        ctx.say("adapters without effect have no effect-matched controls")
+        return found
+    for candidate in random_adapters(vectors, draws=draws, seed=ctx.seed + 1):
+        try:
+            found.append(matching_factor(partial(mean_kl, ctx, said, candidate), target, tolerance) * candidate)
+        except UserError as error:
+            ctx.say(f"a random adapter is left out of the effect-matched controls: {error}")
+    return found
 
 
 def steering(ctx: Context) -> SteeringVectors:
@@ -82,6 +144,9 @@ def steering(ctx: Context) -> SteeringVectors:
         UserError: they are no steering vectors, or not of this model's width.
     """
     vectors = ctx.vectors
+    if isinstance(vectors, AdaptiveVectors):
+        what = "this experiment needs steering vectors: an adapter adds no fixed vector, its strength is the token's"
+        raise UserError(what, given="rank-1 adapters", works=FOR_ADAPTERS)
     if not isinstance(vectors, SteeringVectors):
         raise UserError("this experiment needs steering vectors", given=type(vectors).__name__)
     if vectors.d_model != ctx.model.d_model or max(vectors.layers) >= ctx.model.n_layers:
@@ -113,9 +178,7 @@ def draw_controls(
     Raises:
         UserError: there is no such kind.
     """
-    strange = [kind for kind in kinds if kind not in KINDS]
-    if strange:
-        raise UserError("no such control", given=strange[0], works=f"use some of {', '.join(KINDS)}")
+    _refuse_strange(kinds)
     vectors, seed = every.only(layer), ctx.seed
     makers: dict[str, Callable[[], list[SteeringVectors]]] = {
         "random-isotropic": lambda: random_isotropic(vectors, draws=draws, seed=seed),
@@ -126,6 +189,12 @@ def draw_controls(
         "other-block": lambda: other_layer(every, layer, draws=draws, seed=seed) if len(every.layers) > 1 else [],
     }
     return {kind: made for kind in kinds if (made := makers[kind]())}
+
+
+def _refuse_strange(kinds: Sequence[str]) -> None:
+    strange = [kind for kind in kinds if kind not in KINDS]
+    if strange:
+        raise UserError("no such control", given=strange[0], works=f"use some of {', '.join(KINDS)}")
 
 
 def training_texts(ctx: Context, n: int, layers: Sequence[int]) -> Texts:
@@ -165,7 +234,7 @@ def _matched(ctx: Context, vectors: SteeringVectors, said: Texts, draws: int, se
     return found
 
 
-def mean_kl(ctx: Context, said: Texts, vectors: SteeringVectors, factor: float = 1.0) -> float:
+def mean_kl(ctx: Context, said: Texts, vectors: Acting, factor: float = 1.0) -> float:
     """Mean KL(steered || base) over the positions that predict a completion, nats per token."""
     at = places(said, "first", "generated", at_most=MATCHED_POSITIONS)
     base, steered = said.forced.base[at.where], steered_at(said, vectors * factor, at.where)

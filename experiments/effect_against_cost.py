@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import control_interval, steering, too_few
+from experiments.controls import acting, control_interval, random_like, too_few
 from experiments.graded import Condition, gain_of
 from experiments.neutral import cost, passages
 from experiments.sweeps import BASE, MARGIN, SWEEP_COLUMNS, UNIT, Sweep, mean_of
@@ -16,7 +16,6 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.summaries import Verdict, verdict
-from vectors.controls import random_isotropic
 
 CONTROL = "random-isotropic"
 
@@ -101,7 +100,7 @@ class EffectAgainstCost(Sweep):
 
     def _doses(self, ctx: Context, vector: str) -> Sequence[tuple[int, float, Any]]:
         if vector == CONTROL:
-            drawn = random_isotropic(steering(ctx), draws=self.draws, seed=ctx.seed)
+            drawn = random_like(acting(ctx), draws=self.draws, seed=ctx.seed)
             return [(draw, dose, dose * one) for draw, one in enumerate(drawn) for dose in self.random_doses]
         chosen = ctx.vectors if vector == "trained" else self.others(ctx)[vector]
         return [(0, dose, chosen if dose == 1 else dose * chosen) for dose in self.doses]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import steering, too_few
+from experiments.controls import Acting, acting, random_like, too_few
 from experiments.graded import Condition, reference_answers, summarise
 from experiments.openers import Openers
 from experiments.sweeps import BASE, MARGIN, SWEEP_COLUMNS, UNIT, Sweep, paired, spread
@@ -20,8 +20,6 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.positions import Positions
 from interp.summaries import Verdict, verdict
-from vectors import SteeringVectors
-from vectors.controls import random_isotropic
 
 SIMPLE = (
     "matched-entropy",
@@ -93,18 +91,23 @@ class GainLadder(Sweep):
     def _sets(self, ctx: Context) -> dict[str, Any]:
         """Every set on the ladder but the run's own, by name; adapters of any rank are edits like the others."""
         found = {name: ctx.related(name) for name in (*self.beside, *self.seeds)}
-        return {name: one for name, one in found.items() if one is not None and one.digest != ctx.vectors.digest}
+        strange = [name for name in self.seeds if not isinstance(found[name], type(ctx.vectors))]  # not the same kind
+        return {
+            name: one
+            for name, one in found.items()
+            if one is not None and name not in strange and one.digest != ctx.vectors.digest
+        }
 
     def _rungs(self, ctx: Context, temperature: float) -> pd.DataFrame:
         sets = self._sets(ctx)
-        single = sets.get("single-layer", steering(ctx))
+        single = sets.get("single-layer", acting(ctx))
         conditions = [*self._single(ctx, single, temperature), Condition("trained", edits=ctx.vectors.edits())]
         for name, one in sets.items():
             seed = int(name.partition("@")[2] or 0)
             if name != "single-layer":
                 vector = "trained" if name in self.seeds else name
                 conditions.append(Condition(vector, edits=one.edits(), at={"seed": seed}))
-        for draw, one in enumerate(random_isotropic(steering(ctx), draws=self.draws, seed=ctx.seed)):
+        for draw, one in enumerate(random_like(acting(ctx), draws=self.draws, seed=ctx.seed)):
             conditions.append(Condition("random-isotropic", draw, one.edits()))
         found = self.measured(ctx, [BASE, *conditions], temperature, ("seed", "detail"))
         if not temperature:
@@ -114,7 +117,7 @@ class GainLadder(Sweep):
             columns=list(self.columns)
         )
 
-    def _single(self, ctx: Context, single: SteeringVectors, temperature: float) -> list[Condition]:
+    def _single(self, ctx: Context, single: Acting, temperature: float) -> list[Condition]:
         """What the last vector's token and first position do, and the best vector of one layer."""
         last = single.only(max(single.layers))
         choose = partial(Openers.of, ctx, self.train_n, last.layers[0])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from experiments.controls import MATCHED_POSITIONS, control_interval, steering, too_few
+from experiments.controls import MATCHED_POSITIONS, Acting, acting, control_interval, random_like, too_few
 from experiments.graded import Condition, gain_of, summarise
 from experiments.sweeps import (
     BASE,
@@ -30,8 +31,6 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.distributions import blocks, kl, log_probs
 from interp.summaries import Verdict, verdict
-from vectors import SteeringVectors
-from vectors.controls import random_isotropic
 
 CONTROL = "random-isotropic"
 
@@ -117,9 +116,9 @@ class Magnitude(Sweep):
         """The factors in order, the trained scale among them."""
         return tuple(sorted({*self.factors, 1.0}))
 
-    def subject(self, ctx: Context) -> SteeringVectors:
+    def subject(self, ctx: Context) -> Acting:
         """What is scaled."""
-        every = steering(ctx)
+        every = acting(ctx)
         if self.layer is not None:
             return every.only(self.layer)
         if every.card.trained == "together":
@@ -128,7 +127,7 @@ class Magnitude(Sweep):
         choose = partial(self.chosen_layer, ctx, every, layers, temperature)
         return every.only(ctx.once("chosen block", choose))
 
-    def _cell(self, ctx: Context, vectors: SteeringVectors, cell: Cell) -> pd.DataFrame:
+    def _cell(self, ctx: Context, vectors: Acting, cell: Cell) -> pd.DataFrame:
         if cell["part"] == "kl":
             return self._kl(ctx, vectors, float(cell["factor"]))
         temperature = float(cell["temperature"])
@@ -140,16 +139,16 @@ class Magnitude(Sweep):
             return self._chosen(ctx, vectors, temperature)
         return self.references(ctx, self.rows(ctx, [_times(vectors, 1.0)], temperature), temperature)
 
-    def _draws(self, ctx: Context, vectors: SteeringVectors) -> list[SteeringVectors]:
-        return ctx.once("random vectors", partial(random_isotropic, vectors, draws=self.draws, seed=self.seed))
+    def _draws(self, ctx: Context, vectors: Acting) -> Sequence[Acting]:
+        return ctx.once("random vectors", partial(random_like, vectors, draws=self.draws, seed=self.seed))
 
-    def _random(self, ctx: Context, vectors: SteeringVectors, factor: float) -> list[Condition]:
+    def _random(self, ctx: Context, vectors: Acting, factor: float) -> list[Condition]:
         drawn = [scaled(one, factor) for one in self._draws(ctx, vectors)]
         if factor == 1.0:
             return [Condition(CONTROL, draw, edits, {"factor": factor}) for draw, edits in enumerate(drawn)]
         return self.random(drawn, factor=factor)
 
-    def _chosen(self, ctx: Context, vectors: SteeringVectors, temperature: float) -> pd.DataFrame:
+    def _chosen(self, ctx: Context, vectors: Acting, temperature: float) -> pd.DataFrame:
         """Factor 1, the chosen one and random vectors at factor 1, on the problems on which nothing was chosen."""
         every = [_times(vectors, factor) for factor in self.grid]
         accuracy = right_of(self.choosing(ctx, every, temperature), len(every)).mean(0)
@@ -164,7 +163,7 @@ class Magnitude(Sweep):
         parts += [summarise(some, ("factor",), base=base) for some in (at_one.assign(vector="trained-scale"), random)]
         return pd.concat(parts, ignore_index=True).assign(part="chosen")
 
-    def _kl(self, ctx: Context, vectors: SteeringVectors, factor: float) -> pd.DataFrame:
+    def _kl(self, ctx: Context, vectors: Acting, factor: float) -> pd.DataFrame:
         said = ctx.once("base texts", partial(texts, ctx, n=min(self.texts_n, ctx.n), keep=[min(vectors.layers)]))
         at = places(said, "first", "generated", at_most=MATCHED_POSITIONS, seed=self.seed)
         subjects = [("trained", 0, vectors)]
@@ -200,5 +199,5 @@ def judge(frame: pd.DataFrame) -> Verdict:
     return verdict(loss, None, MARGIN, expected=-1, testable=reason, claim=claim, unit=UNIT)
 
 
-def _times(vectors: SteeringVectors, factor: float) -> Condition:
+def _times(vectors: Acting, factor: float) -> Condition:
     return Condition("trained", edits=scaled(vectors, factor), at={"factor": factor})

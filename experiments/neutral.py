@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from experiments.controls import Acting
 from experiments.texts import STRATA, Places, Texts, steered_at
 from interp.batch import Batch
 from interp.context import Context
@@ -19,7 +20,6 @@ from interp.distributions import blocks, kl, log_probs
 from interp.errors import UserError
 from interp.forced import Forced
 from interp.prompts import Prompt
-from vectors import SteeringVectors
 
 
 @cache
@@ -63,7 +63,7 @@ def questions(ctx: Context, n: int) -> list[Prompt]:
     return [ctx.model.prompt(text) for text in chosen]
 
 
-def cost(ctx: Context, said: Texts, at: Places, every: Sequence[SteeringVectors]) -> list[pd.DataFrame]:
+def cost(ctx: Context, said: Texts, at: Places, every: Sequence[Acting]) -> list[pd.DataFrame]:
     """What vectors change on given tokens: one frame for each, one row for each text.
 
     Args:

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from experiments.controls import Acting
 from experiments.texts import special_ids
 from experiments.token_frames import storable
 from interp.batch import Batch
 from interp.context import Context
 from interp.distributions import blocks, log_probs
 from interp.forced import Forced
-from vectors import SteeringVectors
 
 BASE = "base"
 
@@ -55,7 +55,7 @@ class Openers:
         """The base's k likeliest first tokens."""
         return self.base.topk(min(k, int((self.base > 0).sum()))).indices.tolist()
 
-    def raised(self, vectors: SteeringVectors) -> tuple[int, float]:
+    def raised(self, vectors: Acting) -> tuple[int, float]:
         """The token whose mean probability a vector raises most, and by how much: the largest U(v)."""
         final, _ = self.forced.steered(vectors.edits())
         change = (mean_first(self.model, final) * self.allowed) - self.base
@@ -76,9 +76,7 @@ def mean_first(model: Any, final: Float[Tensor, "row pos d_model"]) -> Float[Ten
     return (torch.stack(sums).sum(0) / len(last)).cpu()
 
 
-def choices(
-    openers: Openers, vectors: SteeringVectors, controls: Mapping[str, Sequence[SteeringVectors]], k: int
-) -> pd.DataFrame:
+def choices(openers: Openers, vectors: Acting, controls: Mapping[str, Sequence[Acting]], k: int) -> pd.DataFrame:
     """Tokens chosen by the vector, by each control, and the base's likeliest ones, a row each.
 
     Returns:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from experiments.controls import Acting
 from experiments.texts import Texts
 from interp.backend.engine import Engine
 from interp.context import Context
@@ -22,7 +23,7 @@ from interp.distributions import blocks, kl, log_probs, total_variation
 from interp.editor import Editor
 from interp.paths import CLEAN, FOLLOW, STEERED, BlockPaths, Heads, Slice, World
 from interp.sites import Site
-from vectors import SteeringVectors
+from vectors import AdaptiveVectors
 
 Readout = Literal["kl", "tv", "delta_p"]
 BESIDE: tuple[Readout, ...] = ("kl", "tv", "delta_p")
@@ -39,7 +40,7 @@ class PatchedBlock:
         where: the positions that are read.
     """
 
-    def __init__(self, ctx: Context, said: Texts, vectors: SteeringVectors, where: Bool[Tensor, "row pos"]) -> None:
+    def __init__(self, ctx: Context, said: Texts, vectors: Acting, where: Bool[Tensor, "row pos"]) -> None:
         self.model, self.said, self.vectors, self.where = ctx.model, said, vectors, where
         self.layer = vectors.layers[-1] + 1
         self.clean, self.moved = streams(ctx, said, vectors)
@@ -58,11 +59,15 @@ class PatchedBlock:
 
 
 def streams(
-    ctx: Context, said: Texts, vectors: SteeringVectors
+    ctx: Context, said: Texts, vectors: Acting
 ) -> tuple[Float[Tensor, "row pos d_model"], Float[Tensor, "row pos d_model"]]:
     """What enters the block above a vector, without it and with it."""
     forced, layer = said.forced, vectors.layers[-1]
     clean = forced.base_at(layer)
+    if isinstance(vectors, AdaptiveVectors):  # acts inside its block, which runs again
+        found, fired = forced.steered_at(vectors.edits(), [layer])
+        ctx.fired(fired)
+        return clean, found[layer]
     editor = Editor(vectors.edits(), n_rows=len(forced.batch), n_layers=ctx.model.n_layers)
     moved = editor(Site(layer, "resid_post"), clean, forced.whole)
     ctx.fired(editor.fired())

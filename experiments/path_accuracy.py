@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from experiments.controls import Acting
 from experiments.graded import Condition, answers, references, summarise
 from experiments.path_verdicts import MATCHED
 from interp.context import Context
 from interp.paths import BlockPaths
 from interp.summaries import share
-from vectors import SteeringVectors
 
 CONTROLLED = ("skip-attn",)
 """Patches under which control vectors generate too."""
@@ -34,7 +34,7 @@ class Generation:
     temperature: float
     samples: int
 
-    def conditions(self, vectors: SteeringVectors, drawn: Sequence[SteeringVectors]) -> list[Condition]:
+    def conditions(self, vectors: Acting, drawn: Sequence[Acting]) -> list[Condition]:
         """The base, the vector under each patch, and control draws, one a problem in turn."""
         found = [Condition(at={"patch": "base"})]
         found += [
@@ -46,9 +46,7 @@ class Generation:
             found.append(Condition(MATCHED, at={"patch": name}, rotation=turns))
         return found
 
-    def measure(
-        self, ctx: Context, vectors: SteeringVectors, drawn: Sequence[SteeringVectors], *, beside: bool
-    ) -> list[pd.DataFrame]:
+    def measure(self, ctx: Context, vectors: Acting, drawn: Sequence[Acting], *, beside: bool) -> list[pd.DataFrame]:
         """Graded completions and their summary.
 
         Args:

@@ -7,14 +7,14 @@ unembedded directly: so random vectors go through the same patches, and the clai
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, Literal
 
 import pandas as pd
 
 from experiments.attention_rows import attention_change
-from experiments.controls import RANDOM, draw_controls, steering, training_texts
+from experiments.controls import RANDOM, Acting, acting, acting_controls, training_texts
 from experiments.graded import COLUMNS
 from experiments.patched_block import PatchedBlock, Readout
 from experiments.patches import FAMILIES, family, patch
@@ -35,7 +35,6 @@ from interp.digest import digest
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.summaries import Verdict
-from vectors import SteeringVectors
 
 NAMED = ("steered", "skip-attn", "skip-layer", "skip-mlp", "only-attn")
 TEACHER_FORCED = ("patches", "factorial", "sweep", "attention")
@@ -214,7 +213,7 @@ class PathPatching(Experiment):
         Raises:
             UserError: it has no block above it.
         """
-        last, found = ctx.model.n_layers - 1, steering(ctx).layers
+        last, found = ctx.model.n_layers - 1, acting(ctx).layers
         below = [layer for layer in found if layer < last]
         layer = max(below, default=last) if self.layer is None else self.layer
         if layer not in below:
@@ -232,28 +231,28 @@ class PathPatching(Experiment):
             "sweep": self._sweep,
             "attention": self._attention,
         }
-        drawn = [steering(ctx).only(self._layer(ctx))] if kind == "trained" else self._controls(ctx, kind)
+        drawn = [acting(ctx).only(self._layer(ctx))] if kind == "trained" else self._controls(ctx, kind)
         return [
             frame.assign(vector=kind, draw=draw)
             for draw, vectors in enumerate(drawn)
             for frame in read[part](ctx, said, vectors, trained=kind == "trained")
         ]
 
-    def _patches(self, ctx: Context, said: Texts, vectors: SteeringVectors, *, trained: bool) -> list[pd.DataFrame]:
+    def _patches(self, ctx: Context, said: Texts, vectors: Acting, *, trained: bool) -> list[pd.DataFrame]:
         at = self._places(said, self.at_most, trained=trained)
         named = {name: patch(name, ctx.model) for name in self.patches}
         return patch_rows(PatchedBlock(ctx, said, vectors, at.where), at, named, self.readout, intervals=trained)
 
-    def _factorial(self, ctx: Context, said: Texts, vectors: SteeringVectors, *, trained: bool) -> list[pd.DataFrame]:
+    def _factorial(self, ctx: Context, said: Texts, vectors: Acting, *, trained: bool) -> list[pd.DataFrame]:
         at = self._places(said, self.factorial_at_most, trained=trained)
         return [factorial_rows(PatchedBlock(ctx, said, vectors, at.where), at, self.readout, intervals=trained)]
 
-    def _sweep(self, ctx: Context, said: Texts, vectors: SteeringVectors, *, trained: bool) -> list[pd.DataFrame]:
+    def _sweep(self, ctx: Context, said: Texts, vectors: Acting, *, trained: bool) -> list[pd.DataFrame]:
         at = self._places(said, self.sweep_at_most, trained=trained)
         named = {one: {name: patch(name, ctx.model) for name in family(one, ctx.model)} for one in self.sweep}
         return [sweep_rows(PatchedBlock(ctx, said, vectors, at.where), at, named, self.readout, intervals=trained)]
 
-    def _attention(self, ctx: Context, said: Texts, vectors: SteeringVectors, *, trained: bool) -> list[pd.DataFrame]:
+    def _attention(self, ctx: Context, said: Texts, vectors: Acting, *, trained: bool) -> list[pd.DataFrame]:
         change = attention_change(ctx, said, vectors)
         if trained:
             ctx.save_tensors("attention-rows", {"all_keys": change.all_keys, "later_keys": change.later_keys})
@@ -265,13 +264,13 @@ class PathPatching(Experiment):
 
     def _texts(self, ctx: Context, text: str) -> Texts:
         layer = self._layer(ctx)
-        edits = steering(ctx).only(layer).edits() if text == "steered" else ()
+        edits = acting(ctx).only(layer).edits() if text == "steered" else ()
         return ctx.once(f"{text} texts", partial(texts, ctx, edits=edits, keep=[layer]))
 
-    def _controls(self, ctx: Context, kind: str) -> list[SteeringVectors]:
+    def _controls(self, ctx: Context, kind: str) -> Sequence[Acting]:
         layer = self._layer(ctx)
         make = partial(training_texts, ctx, self.train_n, [layer])
-        draw = partial(draw_controls, ctx, steering(ctx), layer, (kind,), draws=self.draws, trained_on=make)
+        draw = partial(acting_controls, ctx, acting(ctx), layer, (kind,), draws=self.draws, trained_on=make)
         return ctx.once(f"controls {kind}", draw).get(kind, [])
 
     def _accuracy(self, ctx: Context, temperature: float) -> list[pd.DataFrame]:
@@ -280,4 +279,4 @@ class PathPatching(Experiment):
             {name: patch(name, ctx.model).at(layer + 1) for name in self.generated}, temperature, self.samples
         )
         drawn = self._controls(ctx, MATCHED) if MATCHED in self.controls else []
-        return plan.measure(ctx, steering(ctx).only(layer), drawn, beside=self.references)
+        return plan.measure(ctx, acting(ctx).only(layer), drawn, beside=self.references)

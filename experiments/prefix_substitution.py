@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import control_interval, draw_controls, steering, too_few, training_texts
+from experiments.controls import Acting, acting, acting_controls, control_interval, too_few, training_texts
 from experiments.graded import COLUMNS, Condition, answers, gain_of, references, summarise
 from experiments.last_block import complete
 from experiments.openers import Openers, choices, distinct
@@ -23,7 +23,6 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
 from interp.summaries import Verdict, share, verdict
-from vectors import SteeringVectors
 
 MARGIN = 0.05
 UNIT = "share of problems"
@@ -97,7 +96,7 @@ class PrefixSubstitution(Experiment):
 
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:
         """Chosen tokens and graded completions."""
-        every = steering(ctx)
+        every = acting(ctx)
         layer = max(every.layers) if self.layer is None else self.layer
         tokens = ctx.once("chosen tokens", partial(self._tokens, ctx, every, layer))
         frames = [
@@ -112,14 +111,12 @@ class PrefixSubstitution(Experiment):
         """Whether writing the token raises accuracy, by more than writing the tokens of random vectors does."""
         return [judge(frame)]
 
-    def _tokens(self, ctx: Context, every: SteeringVectors, layer: int) -> pd.DataFrame:
+    def _tokens(self, ctx: Context, every: Acting, layer: int) -> pd.DataFrame:
         make = partial(training_texts, ctx, self.matched_n, [layer])
-        drawn = draw_controls(ctx, every, layer, self.controls, draws=self.draws, trained_on=make)
+        drawn = acting_controls(ctx, every, layer, self.controls, draws=self.draws, trained_on=make)
         return choices(Openers.of(ctx, self.train_n, layer), every.only(layer), drawn, self.openers)
 
-    def _accuracy(
-        self, ctx: Context, vectors: SteeringVectors, tokens: pd.DataFrame, temperature: float
-    ) -> pd.DataFrame:
+    def _accuracy(self, ctx: Context, vectors: Acting, tokens: pd.DataFrame, temperature: float) -> pd.DataFrame:
         texts = {int(number): text for number, text in zip(tokens["token_id"], tokens["token"], strict=True)}
         written = [
             Condition("prefix", at={"token_id": token, "token": texts[token]}, prefix=(token,))

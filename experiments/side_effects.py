@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.control_sets import draw_set_controls
-from experiments.controls import training_texts
+from experiments.control_sets import acting_set_controls
+from experiments.controls import Acting, acting, training_texts
 from experiments.graded import COLUMNS, Condition, answers, references, summarise
 from experiments.neutral import cost, passages, questions, repetition
 from experiments.side_effect_frames import CONTROLLED, damage, judge_repetition, judge_selectivity, spread, style
@@ -26,7 +26,6 @@ from interp.edits import per_row
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.summaries import Verdict
-from vectors import SteeringVectors
 
 CONTROLS = ("random-isotropic", "random-effect-matched")
 
@@ -137,25 +136,18 @@ class SideEffects(Experiment):
         """One on the cost at equal effect, one on repetition off the task."""
         return [judge_selectivity(frame), judge_repetition(frame)]
 
-    def _vectors(self, ctx: Context) -> SteeringVectors:
-        if not isinstance(ctx.vectors, SteeringVectors):
-            raise UserError("this experiment needs steering vectors", given=type(ctx.vectors).__name__)
-        return ctx.vectors
-
-    def _drawn(self, ctx: Context) -> dict[str, list[SteeringVectors]]:
-        vectors = self._vectors(ctx)
+    def _drawn(self, ctx: Context) -> Mapping[str, Sequence[Acting]]:
+        vectors = acting(ctx)
         make = partial(training_texts, ctx, self.matched_n, vectors.layers)
-        draw = partial(draw_set_controls, ctx, vectors, self.controls, draws=self.draws, trained_on=make)
+        draw = partial(acting_set_controls, ctx, vectors, self.controls, draws=self.draws, trained_on=make)
         return ctx.once("controls of the set", draw)
 
-    def _named(
-        self, ctx: Context, drawn: Mapping[str, Sequence[SteeringVectors]]
-    ) -> list[tuple[dict[str, Any], SteeringVectors]]:
+    def _named(self, ctx: Context, drawn: Mapping[str, Sequence[Acting]]) -> list[tuple[dict[str, Any], Acting]]:
         """The vectors at each dose, then the controls."""
         named = [
             (
                 {"vector": "trained", "draw": 0, "dose": dose},
-                dose * self._vectors(ctx) if dose != 1 else self._vectors(ctx),
+                dose * acting(ctx) if dose != 1 else acting(ctx),
             )
             for dose in self.doses
         ]
@@ -165,7 +157,7 @@ class SideEffects(Experiment):
             for draw, one in enumerate(every)
         ]
 
-    def _generating(self, ctx: Context) -> dict[str, list[SteeringVectors]]:
+    def _generating(self, ctx: Context) -> Mapping[str, Sequence[Acting]]:
         """Some effect-matched draws; of another kind where too few random directions reach the effect."""
         drawn = self._drawn(ctx) if self.generated_draws else {}
         for kind in sorted(drawn, key=lambda kind: kind != CONTROLLED):

@@ -6,7 +6,7 @@ problem; what is chosen is chosen on validation problems and reported on test pr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiments.controls import draw_controls, halves, training_texts
+from experiments.controls import Acting, acting_controls, halves, training_texts
 from experiments.graded import COLUMNS, Condition, answers, references, summarise
 from interp.context import Context
 from interp.digest import digest
@@ -24,7 +24,7 @@ from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.summaries import Interval, bootstrap, difference
 from interp.tasks.task import Split
-from vectors import SteeringVectors
+from vectors import AdaptiveVectors, SteeringVectors
 
 MARGIN = 0.05
 """Smallest difference of interest, as share of problems: 5 points."""
@@ -58,13 +58,13 @@ class Sweep(Experiment, abstract=True):
     beside: tuple[str, ...] = ("all-layer", "random-reward", "format-reward")
     """Other sets of the same model that are shown beside, where they come with it."""
 
-    def others(self, ctx: Context) -> dict[str, SteeringVectors]:
+    def others(self, ctx: Context) -> dict[str, Acting]:
         """The sets beside, by name; the run's own is none of them."""
         found = {name: ctx.related(name) for name in self.beside}
         return {
             name: one
             for name, one in found.items()
-            if isinstance(one, SteeringVectors) and one.digest != ctx.vectors.digest
+            if isinstance(one, SteeringVectors | AdaptiveVectors) and one.digest != ctx.vectors.digest
         }
 
     def inputs(self, ctx: Context) -> dict[str, str]:
@@ -105,12 +105,12 @@ class Sweep(Experiment, abstract=True):
         return pd.concat([summary.assign(part="summary"), rows.assign(part="answers")], ignore_index=True)
 
     def drawn(
-        self, ctx: Context, every: SteeringVectors, layer: int, kinds: Sequence[str], draws: int | None = None
-    ) -> dict[str, list[SteeringVectors]]:
+        self, ctx: Context, every: Acting, layer: int, kinds: Sequence[str], draws: int | None = None
+    ) -> Mapping[str, Sequence[Acting]]:
         """Controls of the vector of one block, made once for all cells."""
         wanted = self.draws if draws is None else draws
         make = partial(training_texts, ctx, self.train_n, [layer])
-        make_all = partial(draw_controls, ctx, every, layer, tuple(kinds), draws=wanted, trained_on=make)
+        make_all = partial(acting_controls, ctx, every, layer, tuple(kinds), draws=wanted, trained_on=make)
         return ctx.once(f"controls {every.digest} {layer} {tuple(kinds)} {wanted}", make_all)
 
     def random(self, drawn: Sequence[tuple[Edit, ...]], kind: str = "random-isotropic", **at: Any) -> list[Condition]:
@@ -147,7 +147,7 @@ class Sweep(Experiment, abstract=True):
         """The rows on which a choice is reported: all test problems, or the half that was not chosen on."""
         return rows if choosing_split(ctx) != "test" else _of_half(ctx, rows, "reporting")
 
-    def chosen_layer(self, ctx: Context, every: SteeringVectors, layers: Sequence[int], temperature: float) -> int:
+    def chosen_layer(self, ctx: Context, every: Acting, layers: Sequence[int], temperature: float) -> int:
         """The block whose vector alone has the highest accuracy on the choosing problems; the first of equals."""
         if len(layers) == 1:
             return layers[0]
@@ -156,12 +156,12 @@ class Sweep(Experiment, abstract=True):
         return layers[int(accuracy.argmax())]
 
 
-def alone(every: SteeringVectors, layer: int, **at: Any) -> Condition:
+def alone(every: Acting, layer: int, **at: Any) -> Condition:
     """The vector of one block, the others off."""
     return Condition("trained", edits=every.only(layer).edits(), at={"layer": layer, **at})
 
 
-def scaled(vectors: SteeringVectors, factor: float) -> tuple[Edit, ...]:
+def scaled(vectors: Acting, factor: float) -> tuple[Edit, ...]:
     """The edits of a multiple; at 1 those of the vectors themselves, whose completions may be there already."""
     return vectors.edits() if factor == 1.0 else (factor * vectors).edits()
 

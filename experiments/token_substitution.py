@@ -16,9 +16,8 @@ from experiments.controls import (
     KINDS,
     Acting,
     acting,
-    adapter_controls,
+    acting_controls,
     control_interval,
-    draw_controls,
     halves,
     too_few,
     training_texts,
@@ -35,7 +34,6 @@ from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.summaries import Interval, Verdict, verdict
-from vectors import AdaptiveVectors
 
 MARGIN_SHARE = 0.1
 MARGIN_GAIN = 0.05
@@ -198,10 +196,8 @@ class TokenSubstitution(Experiment):
     def _control(self, ctx: Context, every: Acting, layer: int, kind: str) -> list[Acting]:
         """Draws of a kind, made once for the readout and the causal test."""
         draws = max(self.draws, self.causal_draws)
-        if isinstance(every, AdaptiveVectors):
-            return list(adapter_controls(every.only(layer), (kind,), draws=draws, seed=ctx.seed).get(kind, []))
         make = partial(training_texts, ctx, self.train_n, [layer])
-        draw = partial(draw_controls, ctx, every, layer, (kind,), draws=draws, trained_on=make)
+        draw = partial(acting_controls, ctx, every, layer, (kind,), draws=draws, trained_on=make)
         return list(ctx.once(f"controls {kind}", draw).get(kind, []))
 
     def _causal_controls(self, ctx: Context, every: Acting, layer: int) -> dict[str, list[Acting]]:

@@ -338,8 +338,9 @@ def test_an_adapter_is_studied_like_a_vector_beside_random_adapters(model: Model
     experiment = TokenSubstitution(n=8, draws=3, causal_draws=3, chosen=2, at_most=1, train_n=2)
     found = experiment.run(model, vectors, task, out=runs, progress=False).frame
     draws = part(found, part="positions").groupby("vector")["draw"].nunique().to_dict()
-    assert draws == {"trained": 1, "random-isotropic": 3, "permuted": 3, "negated": 1}
-    assert set(part(found, part="causal")["vector"]) == {"base", "trained", "random-isotropic"}
+    random = {"random-isotropic": 3, "random-effect-matched": 3, "permuted": 3}
+    assert draws == {"trained": 1, **random, "negated": 1}
+    assert set(part(found, part="causal")["vector"]) == {"base", "trained", "random-effect-matched"}
     drawn = [*random_adapters(vectors, draws=2), *permuted_adapters(vectors, draws=2)]
     assert len({one.digest for one in drawn}) == 4
     for one in drawn:
