@@ -158,7 +158,8 @@ def judge_best(frame: pd.DataFrame) -> Verdict:
 
 
 def _judge(frame: pd.DataFrame, claim: str, name: str) -> Verdict:
-    rows: Any = frame[frame["temperature"] == frame["temperature"].max()]
+    rows: Any = frame[frame["part"].isin(["whole", "draws"])]  # the base at matched entropy may be warmer
+    rows = rows[rows["temperature"] == frame.loc[frame["part"] == "whole", "temperature"].max()]
     row = rows[rows["part"] == "whole"].iloc[0]
     if not int(row["n"]):
         return verdict(None, margin=MARGIN, testable="the set has one block", claim=claim, unit=UNIT)
