@@ -72,7 +72,7 @@ def contents_line(section: Section) -> str:
 def verdict_rows(section: Section) -> list[list[str]]:
     """Return the section's rows of the verdict table, as HTML cells."""
     entry = section.entry
-    link = f'<a href="#{anchor(entry.key)}">{text(entry.label)}</a>'
+    link = f'<a href="#{anchor(entry.key)}">{text(entry.label if entry.covers else entry.title)}</a>'
     if not section.verdicts:
         state = section.state if not section.runs else "no verdict: this run describes"
         return [[link, text(entry.claim), f'<span class="pending-note">{text(state)}</span>', "", "", "", ""]]
