@@ -1,0 +1,64 @@
+"""What an entry of the manifest says about one figure or table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from figures import published as p
+from interp import registry
+
+_NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure or table of the paper, or one of ours.
+
+    Args:
+        key: its name on the command line, such as "3" or "table-1".
+        title: in the report.
+        claim: what is claimed, in plain words.
+        measures: what we measure for it.
+        threshold: what decides the verdict, in words with its unit.
+        margin: the smallest effect of interest, in the unit that `threshold` names.
+        experiment: entry point of the experiment.
+        figures: entry points of the figure builders, the first one the answer.
+        settings: settings that differ from the experiment's own.
+        covers: numbers of the paper's figures that it stands for; empty for ours.
+        inferred: True where a number is our inference and not stated by our sources.
+        kept: whether the paper's last version still has it: "yes", "no", "unknown", or "ours".
+        published: the paper's numbers, shown in a table beside.
+    """
+
+    key: str
+    title: str
+    claim: str
+    measures: str
+    threshold: str
+    margin: float
+    experiment: str
+    figures: tuple[str, ...] = ()
+    settings: Mapping[str, object] = field(default_factory=lambda: _NO_SETTINGS)
+    covers: tuple[str, ...] = ()
+    inferred: bool = False
+    kept: str = "unknown"
+    published: tuple[p.Published, ...] = ()
+
+    @property
+    def ready(self) -> bool:
+        """True where the experiment is installed."""
+        return self.experiment in registry.names("experiments")
+
+    @property
+    def label(self) -> str:
+        """Return how the paper calls it: "Figures 3, 19", "Table 1", or "Ours"."""
+        if not self.covers:
+            return "Ours"
+        if self.covers[0].startswith("table-"):
+            return f"Table {self.covers[0].removeprefix('table-')}"
+        if not self.covers[0].isdigit():
+            return self.covers[0]
+        word = "Figure" if len(self.covers) == 1 else "Figures"
+        return f"{word} {', '.join(self.covers)}" + (" (number inferred)" if self.inferred else "")
