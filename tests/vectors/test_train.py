@@ -326,6 +326,34 @@ def test_the_set_and_its_card_say_what_was_trained(tmp_path: Path) -> None:
     assert first.meta["key"] != second.meta["key"]
 
 
+def test_the_set_that_ships_is_the_better_one_on_validation_and_lists_the_trials_of_both(tmp_path: Path) -> None:
+    from vectors.load import load_vectors
+
+    model = toy_model(dtype=torch.float32)
+    runs = [
+        train(model, task(), chosen(**{**SMALL, "layers": (1,), "rate": rate}), out=tmp_path) for rate in (0.05, 0.1)
+    ]
+    for run, accuracy in zip(runs, (0.4, 0.3), strict=True):
+        for row in run.meta["validation"]["checkpoints"]:
+            row["accuracy"] = accuracy
+    better, worse = runs
+    path = install(better, tmp_path / "toy")
+    assert path is not None and install(worse, tmp_path / "toy") is None
+
+    def shipped() -> Any:
+        return load_vectors(path, model=model)
+
+    assert torch.equal(shipped().directions[0], better.parameters.tensors["s.1"].detach())
+    listed = [(row["run"], row["kept"]) for row in shipped().card.trials]
+    assert {run for run, _ in listed} == {run.meta["key"] for run in runs}
+    assert [run for run, kept in listed if kept] == [better.meta["key"]]
+    for row in worse.meta["validation"]["checkpoints"]:
+        row["accuracy"] = 0.5
+    assert install(worse, tmp_path / "toy") == path
+    assert torch.equal(shipped().directions[0], worse.parameters.tensors["s.1"].detach())
+    assert len(shipped().card.trials) == len(listed)
+
+
 def test_names_of_sets() -> None:
     named = {
         set_name(chosen(**settings).checked(3), 3)

@@ -103,17 +103,19 @@ class _Runner:
 
         trained = train(self.model, self.task, settings, out=self.out, resume=resume, say=_say)
         folders = [trained.path / "sets" / Path(self._name).name, *([self.install] if self.install else [])]
+        kept: list[Path] = []
         for folder in folders:
             path = install(trained, folder, trials=rivals(trained))
-            _say(f"{trained.path}" if path is None else f"{path}")
+            kept += [folder] if path is not None or settings.kind == "full" else []
+            _say(f"{path or f'{trained.path}, not put into {folder}'}")
         if settings.kind == "full":
             self._model = None  # its weights have moved
-        self._record(trained, folders)
+        self._record(trained, kept)
         return trained
 
     def _record(self, trained: Trained, folders: list[Path]) -> None:
-        """Write right and wrong by problem, and the change on fixed texts, beside the sets."""
-        from vectors.train.record import record_of
+        """Write answers by problem, the untrained model's too, and the change on fixed texts beside the sets."""
+        from vectors.train.record import BASE, RECORDS, base_record, record_of
         from vectors.train.result import rivals, shipped
 
         trials = 1 + len(rivals(trained))
@@ -123,6 +125,9 @@ class _Runner:
         record = record_of(trained, self.model, self.task, others=others, trials=trials)
         for folder in folders:
             _say(f"{record.save(folder)}")
+        if self.install and not (self.install / RECORDS / f"{BASE}@0.json").exists():
+            untrained = base_record(self.model, self.task, test=trained.parameters.settings.test)
+            _say(f"{untrained.save(self.install)}")
 
     def share(self, plan: list[TrainSettings]) -> None:
         """Train what is neither finished nor under way in another process, in order."""

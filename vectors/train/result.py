@@ -11,7 +11,7 @@ import torch
 from pydantic import JsonValue
 from safetensors.torch import save_file
 
-from interp.files import write_atomically, write_json
+from interp.files import read_json, write_atomically, write_json
 from interp.given import as_json
 from interp.model import Model
 from interp.store import RunRecord
@@ -47,13 +47,17 @@ def set_name(settings: TrainSettings, n_layers: int) -> str:
 def install(trained: Trained, folder: Path, *, trials: Sequence[RunRecord] = ()) -> Path | None:
     """Write the trained set and its card below a folder, as `<set>@<seed>` or `<set>/<layer>@<seed>`.
 
+    Where a set of that name is there already, the one that is better on validation problems stays, and its card lists
+    the trials of both.
+
     Args:
         trained: a finished run.
         folder: of one model's sets, such as `vectors/pretrained/smollm2-135m-instruct`.
         trials: other runs of the same question; the card lists them.
 
     Returns:
-        The file; None for all weights, which are not shipped: the run's folder holds their evaluation.
+        The file; None where a better one is there, and for all weights, which do not ship: the run's folder holds their
+        evaluation.
     """
     settings = trained.parameters.settings
     name = set_name(settings, trained.parameters.model.n_layers)
@@ -61,9 +65,27 @@ def install(trained: Trained, folder: Path, *, trials: Sequence[RunRecord] = ())
     card = _card(trained, f"{folder.name}/{name}@{settings.seed}", trials)
     if settings.kind == "full":
         return None
-    if settings.kind == "lora" and settings.rank != 1:
-        return _write_adapter(path.with_suffix(""), trained, card)
-    return _vectors(trained, card).save(path)
+    as_folder = settings.kind == "lora" and settings.rank != 1
+    about = path.with_suffix("") / "card.json" if as_folder else path.with_suffix(".json")
+    before = Card.parse(read_json(about), where=about.name) if about.exists() else None
+    if before is not None:
+        card = _with_trials(card, before)
+        if _validated(before) > _validated(card):
+            write_json(about, json.loads(_with_trials(before, card).model_dump_json()))
+            return None
+    return _write_adapter(path.with_suffix(""), trained, card) if as_folder else _vectors(trained, card).save(path)
+
+
+def _with_trials(card: Card, other: Card) -> Card:
+    """The card with the other's trials, none of which is the kept one."""
+    runs = [trial["run"] for trial in card.trials]
+    lost = [{**trial, "kept": False} for trial in other.trials if trial["run"] not in runs]
+    return card.model_copy(update={"trials": [*card.trials, *lost]})
+
+
+def _validated(card: Card) -> float:
+    found = card.scores.get("validation_greedy")
+    return float(found) if isinstance(found, int | float) else 0.0
 
 
 def shipped(folder: Path, model: Model) -> dict[str, SteeringVectors | AdaptiveVectors | LowRankAdapters]:
