@@ -212,6 +212,15 @@ class Editor:
                 raise UserError("an edit never fired", given=entry.edit.describe(), works=f"never reached: {missed[0]}")
         return [Fired(entry.edit.describe(), entry.touched, entry.n_rows) for entry in [*self.entries, *self.patches]]
 
+    def counts(self) -> list[tuple[int, dict[str, Any]]]:
+        """What `take_back` needs to forget the passes that follow."""
+        return [(entry.touched, dict(entry.scratch)) for entry in [*self.entries, *self.patches]]
+
+    def take_back(self, counts: list[tuple[int, dict[str, Any]]]) -> None:
+        """Forget what passes did since `counts`, because they failed and will be run again."""
+        for entry, (touched, scratch) in zip([*self.entries, *self.patches], counts, strict=True):
+            entry.touched, entry.scratch = touched, scratch
+
     def shared_prefix(self, prompt_len: Int[Tensor, " batch"], length: int, ids: Sequence[int]) -> int:
         """How many of the first `length` tokens, equal in all rows, every row of a group edits in the same way.
 

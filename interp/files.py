@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from interp.errors import UserError
 _REMEDY = {
     errno.ENOSPC: "free some space or choose another folder with --out",
     errno.EDQUOT: "free some of your quota or choose another folder with --out",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f) or choose another folder with --out",
     errno.EROFS: "choose a folder that can be written with --out",
     errno.EACCES: "choose a folder that can be written with --out",
     errno.EPERM: "choose a folder that can be written with --out",
@@ -32,11 +34,19 @@ def disk_errors(path: Path) -> Generator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in _REMEDY:
+    except Exception as error:
+        code = _code(error)
+        if code not in _REMEDY:
             raise
-        reason = os.strerror(error.errno).lower()
-        raise UserError(f"cannot write {path}: {reason}", works=_REMEDY[error.errno]) from error
+        raise UserError(f"cannot write {path}: {os.strerror(code).lower()}", works=_REMEDY[code]) from error
+
+
+def _code(error: Exception) -> int:
+    """The system's number of an error; safetensors tells it in the text of an error of its own. 0 = none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = re.search(r"\bcode: (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    return int(told[1]) if told else 0
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -62,8 +72,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """Write UTF-8 text atomically; a lone surrogate, which UTF-8 lacks, as the escape that JSON has for it."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -81,7 +91,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError("no such file", given=path) from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object")

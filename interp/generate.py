@@ -15,6 +15,7 @@ from interp.digest import digest
 from interp.editor import Editor, row_groups
 from interp.edits import Edits, Patch, PerRow
 from interp.errors import UserError
+from interp.memory import halved
 from interp.positions import Tokens
 from interp.prompts import Prompt, shared_prefix
 from interp.sampling import draw, stream_seed, uniforms
@@ -102,8 +103,17 @@ def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: 
     rows: list[_Row] = []
     with torch.no_grad():
         held = 2 * longest if editor.base_sites else longest  # the base stream's keys and values stand beside
-        for chunk in _chunks(model, prompts, sampling, held):
-            rows += _Decoder(model, prompts, edits, editor, sampling, keys).run(chunk)
+        chunks = _chunks(model, prompts, sampling, held)
+        while chunks:
+            before = editor.counts()
+            try:
+                rows += _Decoder(model, prompts, edits, editor, sampling, keys).run(chunks[0])
+            except (MemoryError, RuntimeError) as error:
+                size = halved(len(chunks[0]), "prompts", error)
+                editor.take_back(before)
+                chunks = _split([row for chunk in chunks for row in chunk], size)
+            else:
+                del chunks[0]
     done = [Completion(r.prompt, r.sample, tuple(r.ids), r.ended, tuple(r.log_prob), tuple(r.entropy)) for r in rows]
     texts = model.decode([row.ids for row in done])
     return Completions(tuple(prompts), tuple(done), tuple(texts), tuple(editor.fired()))
@@ -117,8 +127,11 @@ def _chunks(model: Decodes, prompts: Sequence[Prompt], sampling: Sampling, held:
     """Prompts whose samples, `held` tokens each, fit in memory together, in order."""
     row = model.bytes_per_token * held + model.d_vocab * 4 * 4
     at_once = min(MAX_ROWS, int(model.memory_bytes(sampling.memory_gb) // row)) // sampling.samples
-    size = max(1, at_once)
-    return [list(range(i, min(i + size, len(prompts)))) for i in range(0, len(prompts), size)]
+    return _split(list(range(len(prompts))), max(1, at_once))
+
+
+def _split(rows: list[int], size: int) -> list[list[int]]:
+    return [rows[i : i + size] for i in range(0, len(rows), size)]
 
 
 class _Decoder:

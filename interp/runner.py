@@ -14,7 +14,7 @@ from interp.context import Context, silent
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.given import as_json, as_model, as_task, as_vectors, describe_model, describe_task, describe_vectors
-from interp.memory import free_memory, is_out_of_memory
+from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
 from interp.progress import Bar, bar
 from interp.provenance import class_source, class_target, git_revision, machine, now, versions
@@ -79,13 +79,28 @@ def run_experiment(
     Returns:
         The run; partial if it was interrupted or other shards are missing.
     """
+    ctx = open_context(experiment, given, out=out, memory=memory, progress=progress, scale=scale, foreign=foreign)
+    return run_in(ctx, experiment, shard=shard)
+
+
+def open_context(
+    experiment: Measurable,
+    given: Mapping[str, Any],
+    *,
+    out: str | Path = "runs",
+    memory: float | None = None,
+    progress: bool = True,
+    scale: str = "",
+    foreign: bool = False,
+) -> Context:
+    """What an experiment runs in; arguments as for `run_experiment`."""
     _check_needs(experiment, given)
     names = {name: value for name, value in given.items() if isinstance(value, str)}
     model, task = as_model(given.get("model")), as_task(given.get("task"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.names, ctx.recaller = (_to_stderr if progress else silent), names, _recall
-    return run_in(ctx, experiment, shard=shard)
+    return ctx
 
 
 def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:
@@ -222,12 +237,10 @@ class _Work:
         if not is_out_of_memory(error):
             raise error
         self.ctx.take_fired()
-        free_memory()
         if size == 1:
             works = "use fewer problems (--n), a smaller --memory or a smaller model"
             raise UserError(f"{self.experiment.name}: one cell alone does not fit into memory", works=works) from None
-        self.ctx.say(f"{self.experiment.name}: out of memory with {size} cells at a time; going on with {size // 2}")
-        return size // 2
+        return halved(size, f"cells of {self.experiment.name}", error)
 
     def done(self) -> set[CellKey]:
         return {key for part in self.folder.parts(self.meta["source"]) for _, key in part.cells}

@@ -169,7 +169,8 @@ class Hungry(Toy):
 
 def test_out_of_memory_halves_the_chunk(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Hungry, "seen", [])
-    run = Hungry().run(out=runs, progress=False)
+    with pytest.warns(UserWarning, match="out of memory with 4 cells of hungry at a time; going on with 2"):
+        run = Hungry().run(out=runs, progress=False)
     assert not run.partial
     assert Hungry.seen == [1, 2, 4, 2, 2, 1]
     monkeypatch.setattr(Hungry, "fits", 0)

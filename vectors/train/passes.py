@@ -18,6 +18,7 @@ from torch import Tensor
 from interp.backend.engine import Engine
 from interp.batch import Batch
 from interp.editor import Editor
+from interp.memory import halved
 from interp.model import Model
 from interp.prompts import Prompt, shared_prefix
 from vectors.train.objective import policy_loss, token_log_probs
@@ -44,15 +45,15 @@ class Chunk:
     rows: tuple[int, ...]
 
 
-def chunks(rollout: Rollout) -> list[Chunk]:
-    """Prompts with an advantage, about CHUNK_ROWS completions at a time."""
+def chunks(rollout: Rollout, most: int = CHUNK_ROWS) -> list[Chunk]:
+    """Prompts with an advantage, about `most` completions at a time."""
     groups: dict[int, list[int]] = {}
     for index, (row, advantage) in enumerate(zip(rollout.rows, rollout.advantages.flatten().tolist(), strict=True)):
         if advantage != 0:
             groups.setdefault(row.prompt, []).append(index)
     made: list[Chunk] = []
     for prompt, rows in groups.items():
-        if made and len(made[-1].rows) + len(rows) <= CHUNK_ROWS:
+        if made and len(made[-1].rows) + len(rows) <= most:
             made[-1] = Chunk((*made[-1].prompts, prompt), (*made[-1].rows, *rows))
         else:
             made.append(Chunk((prompt,), tuple(rows)))
@@ -60,12 +61,24 @@ def chunks(rollout: Rollout) -> list[Chunk]:
 
 
 def backward(parameters: Parameters, rollout: Rollout) -> float:
-    """Add the gradient of the loss to the parameters' `grad`.
+    """Set the parameters' `grad` to the gradient of the loss; chunks that do not fit into memory are halved.
 
     Returns:
         The loss.
     """
-    parts = chunks(rollout)
+    most = CHUNK_ROWS
+    while True:
+        try:
+            return _backward(parameters, rollout, chunks(rollout, most))
+        except (MemoryError, RuntimeError) as error:
+            most = halved(most, "completions", error)
+            for tensor in parameters.model.hooked.parameters() if parameters.settings.kind == "full" else ():
+                tensor.grad = None
+            for tensor in parameters.tensors.values():
+                tensor.grad = None
+
+
+def _backward(parameters: Parameters, rollout: Rollout, parts: list[Chunk]) -> float:
     if not parts:
         return 0.0
     model = parameters.model
@@ -75,7 +88,7 @@ def backward(parameters: Parameters, rollout: Rollout) -> float:
         return total
     # Anew, because weights that are trained are viewed with gradient and have moved.
     engine = Engine(model.hooked) if parameters.settings.kind == "full" else model.path
-    sharing = _Sharing(parameters, rollout, engine)
+    sharing = _Sharing(parameters, rollout, engine, parts)
     total = sum(sharing.chunk(chunk) for chunk in parts)
     sharing.finish()
     parameters.gather()
@@ -85,10 +98,10 @@ def backward(parameters: Parameters, rollout: Rollout) -> float:
 class _Sharing:
     """The passes of one step over the engine."""
 
-    def __init__(self, parameters: Parameters, rollout: Rollout, engine: Engine) -> None:
+    def __init__(self, parameters: Parameters, rollout: Rollout, engine: Engine, parts: Sequence[Chunk]) -> None:
         self.parameters, self.rollout, self.engine = parameters, rollout, engine
         self.model = parameters.model
-        used = [rollout.prompts[prompt] for chunk in chunks(rollout) for prompt in chunk.prompts]
+        used = [rollout.prompts[prompt] for chunk in parts for prompt in chunk.prompts]
         self.length = min(shared_prefix(used), min(len(prompt.ids) for prompt in used) - 1)
         self.prefix = engine.new_cache(grad=True)
         if self.length:

@@ -158,10 +158,16 @@ class Recorder:
         place = tokens.position - tokens.prompt_len[:, None]
         if bool((place >= 0).any()):
             rows = zip(tokens.rows.tolist(), place[:, -1].tolist(), value[:, -1], strict=True)
+            self._forget(set(tokens.rows[place[:, -1] == 0].tolist()))
             for prompt, index, state in rows:
                 if index >= 0:
                     self.seen.setdefault((prompt, index), []).append(state)
         return value
+
+    def _forget(self, prompts: set[int]) -> None:
+        """Prompts that start are here for the first time, or once more after a batch that did not fit into memory."""
+        for key in [key for key in self.seen if key[0] in prompts]:
+            del self.seen[key]
 
     def of(self, rows: Sequence[Completion]) -> list[Tensor]:
         """For each completion, the kept stream at its tokens but the last, [length - 1, d_model]."""
