@@ -6,8 +6,7 @@ Agrees with `HookedTransformer.forward` and with Hugging Face to float rounding 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,45 +14,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
 
-from interp.backend.attention import attend, pattern, rotate
+from interp.backend.attention import pattern, rotate
 from interp.backend.cache import Cache, Slot
+from interp.backend.passes import Pass, Tap, untouched
 from interp.backend.routes import Routes, routes_of
 from interp.backend.weights import Block, device_of
 from interp.paths import CLEAN, STEERED, BlockPaths, World
 from interp.positions import Tokens
-from interp.sites import Site, Stream
-
-Tap = Callable[[Site, Tensor, Tokens], Tensor]
-
-
-@dataclass(frozen=True)
-class Pass:
-    """What all blocks of one pass share.
-
-    Attributes:
-        tokens: the new tokens.
-        mask: which key each query may attend to: for every attention type, [batch, 1, query, key].
-        rotation: cos and sin for the new tokens, by attention type; empty without rotary embeddings.
-        cache: keys and values of earlier tokens, which this pass extends; None = there are none.
-        tap: sees and may replace each site's value.
-        sites: the sites that the tap wants.
-        routes: blocks some of whose paths are clean.
-        clean: block -> its input without the edits at the output of the block below, where there are routes.
-    """
-
-    tokens: Tokens
-    mask: dict[str, Bool[Tensor, "batch 1 query key"]]
-    rotation: dict[str, tuple[Tensor, Tensor]]
-    cache: Cache | None
-    tap: Tap
-    sites: set[Site]
-    routes: Mapping[int, Routes] = field(default_factory=dict[int, Routes])
-    clean: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-
-    def visit(self, layer: int, stream: Stream, value: Tensor) -> Tensor:
-        """Offer a value to the tap."""
-        site = Site(layer, stream)
-        return self.tap(site, value, self.tokens) if site in self.sites else value
 
 
 class Engine:
@@ -110,7 +77,7 @@ class Engine:
             The residual stream after the last block that ran.
         """
         known = tokens.position if cache is None else cache.advance(tokens.position)
-        masks, rotations = self._masks(tokens.position, known), self._rotations(tokens)
+        masks, rotations = self.masks(tokens.position, known), self.rotations(tokens)
         shared = Pass(tokens, masks, rotations, cache, tap, sites, routes or {})
         x = self.embed(tokens) if resid is None else resid
         shared.clean[start] = x if clean is None else clean
@@ -135,7 +102,7 @@ class Engine:
         q, k, v = self.visit_heads(layer, *self.project(layer, shared.visit(layer, "ln1_out", module.ln1(x))), shared)
         z = shared.visit(layer, "z", self.mix(layer, q, k, v, shared))
         attn_out = shared.visit(layer, "attn_out", self.attention_output(layer, z))
-        x = shared.visit(layer, "resid_mid", x + attn_out)
+        x = shared.visit(layer, "resid_mid", shared.narrow(x) + attn_out)
         return self.finish(layer, x, shared.visit(layer, "ln2_out", module.ln2(x)), shared)
 
     def routed_block(
@@ -222,17 +189,14 @@ class Engine:
             shared: of the pass.
             slot: where the cache keeps these keys and values; the block's own place if not given.
         """
-        q, k, v = self._rotated(layer, q, k, v, shared)
-        if shared.cache is not None:
-            k, v = shared.cache.append(layer if slot is None else slot, k, v)
-        attn = self.blocks[layer].module.attn
-        mask = shared.mask[attn.attn_type]
-        return attend(q, k, v, mask, float(attn.attn_scale), self.cfg.attn_scores_soft_cap).transpose(1, 2)
+        heads, attn = self._rotated(layer, q, k, v, shared), self.blocks[layer].module.attn
+        soft_cap, slot = self.cfg.attn_scores_soft_cap, layer if slot is None else slot
+        return shared.attend(slot, attn.attn_type, heads, float(attn.attn_scale), soft_cap).transpose(1, 2)
 
     def whole(self, tokens: Tokens) -> Pass:
         """A pass over whole rows without cache, edits or reads."""
-        masks = self._masks(tokens.position, tokens.position)
-        return Pass(tokens, masks, self._rotations(tokens), None, _untouched, set())
+        masks = self.masks(tokens.position, tokens.position)
+        return Pass(tokens, masks, self.rotations(tokens), None, untouched, set())
 
     def pattern(
         self, layer: int, resid: Float[Tensor, "batch pos d_model"], tokens: Tokens
@@ -269,7 +233,8 @@ class Engine:
             post = w.module.mlp.act_fn(x @ w.gate) * (x @ w.up) + w.b_in
         return shared.visit(layer, "mlp_post", post) @ w.down + w.b_out
 
-    def _rotations(self, tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
+    def rotations(self, tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
+        """Cos and sin for these tokens, by attention type; empty without rotary embeddings."""
         if self.cfg.positional_embedding_type != "rotary":
             return {}
         longest = int(tokens.position.max()) + 1
@@ -281,10 +246,10 @@ class Engine:
             tables[kind] = attn.rotary_cos[position][:, :, None], attn.rotary_sin[position][:, :, None]
         return tables
 
-    def _masks(
+    def masks(
         self, query: Int[Tensor, "batch query"], key: Int[Tensor, "batch key"]
     ) -> dict[str, Bool[Tensor, "batch 1 query key"]]:
-        """Absolute positions decide, so padding may stand anywhere."""
+        """Which key each query may attend to; absolute positions decide, so padding may stand anywhere."""
         causal = (key[:, None] >= 0) & (key[:, None] <= query[:, :, None])
         masks: dict[str, Tensor] = {}
         for kind in self.kinds:
@@ -294,7 +259,3 @@ class Engine:
             # A padding query sees everything, so that its softmax stays finite; nobody reads it.
             masks[kind] = (mask | (query[:, :, None] < 0))[:, None]
         return masks
-
-
-def _untouched(site: Site, value: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG001 - a tap
-    return value

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
 
-from interp.backend.engine import Tap
+from interp.backend.passes import Tap
 from interp.backend.weights import device_of
 from interp.errors import UserError
 from interp.positions import Tokens
