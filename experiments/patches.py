@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from interp.errors import UserError
 from interp.paths import CLEAN, STEERED, BlockPaths, clean, steered
-from interp.registry import load, names, unknown
+from interp.registry import load, names, offers, unknown
 
 STEERED_BLOCK = BlockPaths()
 """Every path sees the vector."""
@@ -62,8 +62,8 @@ def patch(name: str, model: Any) -> BlockPaths:
         return _of_head(family["family"], int(family["head"]), model)
     if name in BUILT_IN:
         return BUILT_IN[name]
-    known = names("patches")
-    if name not in known and ":" not in name:
+    if not offers("patches", name) and ":" not in name:
+        known = names("patches")
         raise unknown("patch", name, sorted({*BUILT_IN, *known, *(f"{family}-0" for family in FAMILIES)}))
     found = load("patches", name)
     if not isinstance(found, BlockPaths):

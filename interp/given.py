@@ -82,9 +82,9 @@ def as_vectors(
     """
     if not isinstance(given, str | Path):
         return given
-    from interp.registry import load, names
+    from interp.registry import load, offers
 
-    if str(given) in names("vectors") and str(given) not in RESERVED:
+    if offers("vectors", str(given)) and str(given) not in RESERVED:
         made = load("vectors", str(given))
         made = _compute(str(given), made, model, task, keep) if callable(made) else made
         if not isinstance(made, str | Path):

@@ -67,8 +67,13 @@ class Row:
 def names(group: str) -> list[str]:
     """Names of a group, sorted; `distribution/name` where two distributions offer the same one."""
     entries = _entries(group)
-    offers = Counter(entry.name for entry in entries)
-    return sorted(entry.name if offers[entry.name] == 1 else _qualified(entry) for entry in entries)
+    offered = Counter(entry.name for entry in entries)
+    return sorted(entry.name if offered[entry.name] == 1 else _qualified(entry) for entry in entries)
+
+
+def offers(group: str, name: str) -> bool:
+    """Whether something installed has this name, written with its distribution or without."""
+    return any(name in (entry.name, _qualified(entry)) for entry in _entries(group))
 
 
 def rows(group: str | None = None) -> list[Row]:
@@ -116,8 +121,8 @@ def find(group: str, name: str) -> metadata.EntryPoint:
         return hits[0]
     kind = _short(group).removesuffix("s")
     if hits:
-        offers = " or ".join(sorted(_qualified(entry) for entry in hits))
-        raise UserError(f"two distributions offer this {kind}", given=name, works=f"use {offers}")
+        both = " or ".join(sorted(_qualified(entry) for entry in hits))
+        raise UserError(f"two distributions offer this {kind}", given=name, works=f"use {both}")
     raise unknown(kind, name, names(group))
 
 

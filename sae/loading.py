@@ -66,7 +66,7 @@ def _find(name: str) -> Dictionary:
     shipped = list_pretrained()
     if name in shipped:
         return load_folder(shipped[name])
-    if name in registry.names("saes"):
+    if registry.offers("saes", name):
         installed = registry.load("saes", name)
         return installed if isinstance(installed, Dictionary) else load_folder(Path(installed))
     if (Path(name).expanduser() / "cfg.json").is_file():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +13,8 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+
+from interp.testing import PluginConformance
 
 PACKAGES = ("interp", "vectors", "sae", "experiments", "figures")
 
@@ -95,3 +99,31 @@ def test_an_installed_wheel_is_used_and_not_the_checkout(installed: Path, tmp_pa
 def test_its_command_lists_what_the_checkout_lists(installed: Path, tmp_path: Path) -> None:
     here = Path(sys.executable).parent / "interp"
     assert run(installed / "interp", "list", cwd=tmp_path) == run(here, "list", cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def plugin(installed: Path, root: Path) -> Path:
+    """The same environment with tests/plugin_package."""
+    package = root / "tests" / "plugin_package"
+    pip = (sys.executable, "-m", "pip", "--python", installed / "python", "install", "-q", "--no-deps")
+    run(*pip, "--no-build-isolation", package, cwd=installed)
+    return installed
+
+
+@pytest.mark.slow
+def test_an_installed_plugin_of_every_kind_conforms(plugin: Path, root: Path, tmp_path: Path) -> None:
+    shutil.copy(root / "tests" / "plugin_package" / "tests" / "test_conformance.py", tmp_path)
+    said = run(plugin / "python", "-m", "pytest", "-q", "-p", "no:xdist", "-rs", "test_conformance.py", cwd=tmp_path)
+    tests = [name for name in vars(PluginConformance) if name.startswith("test_")]
+    assert re.search(rf"^{len(tests)} passed in", said, re.MULTILINE), said  # and none skipped
+
+
+@pytest.mark.slow
+def test_every_command_sees_it(plugin: Path, tmp_path: Path) -> None:
+    listed = run(plugin / "interp", "list", cwd=tmp_path)
+    mine = {line.split()[0] for line in listed.splitlines() if "small-vectors-example" in line}
+    assert {"example", "example-model", "example-task", "example-csv", "example-one-path"} <= mine, listed
+    assert run(plugin / "interp", "example", "Ada", cwd=tmp_path) == "hello Ada\n"
+    command = "run example-one-path --model example-model --vectors untrained --task example-task --n 2 --layer 0"
+    (folder,) = run(plugin / "interp", *command.split(), cwd=tmp_path).split()
+    assert (tmp_path / folder / "figure.html").is_file()

@@ -9,18 +9,20 @@ from typing import Any
 
 from interp.errors import UserError
 from interp.grading import load_scorer
-from interp.registry import load, names, unknown
-from interp.tasks.benchmarks import BENCHMARKS, benchmark
+from interp.registry import load, names, offers, unknown
+from interp.tasks.benchmarks import ALL_BENCHMARKS, BENCHMARKS, all_benchmarks, benchmark
 from interp.tasks.files import from_hub, from_jsonl, from_prompts
 from interp.tasks.task import SPLITS, Problem, Split, Task
 from interp.tasks.word_problems import word_problems
 
 __all__ = [
+    "ALL_BENCHMARKS",
     "BENCHMARKS",
     "SPLITS",
     "Problem",
     "Split",
     "Task",
+    "all_benchmarks",
     "benchmark",
     "from_hub",
     "from_jsonl",
@@ -34,8 +36,8 @@ _HUB = re.compile(r"[\w.-]+/[\w.-]+(?::(?P<config>[\w.-]+))?")
 
 
 def task_names() -> list[str]:
-    """Names that `load_task` knows: installed tasks (entry points `interp.tasks`) and the six benchmarks."""
-    return sorted({*names("tasks"), "word-problems", *BENCHMARKS})
+    """Names that `load_task` knows: installed tasks (entry points `interp.tasks`), the six benchmarks and all of them."""
+    return sorted({*names("tasks"), "word-problems", *BENCHMARKS, ALL_BENCHMARKS})
 
 
 def load_task(name: str | Path, *, scorer: str | None = None) -> Task:
@@ -59,12 +61,14 @@ def _find(name: str) -> Task:
         return from_jsonl(path)
     if path.suffix == ".txt":
         return from_prompts(path)
-    if ".py:" in name or name in names("tasks"):
+    if ".py:" in name or offers("tasks", name):
         return _task(load("tasks", name), name)
     if name == "word-problems":
         return word_problems()
     if name in BENCHMARKS:
         return benchmark(name)
+    if name == ALL_BENCHMARKS:
+        return all_benchmarks()
     if path.exists():
         raise UserError("not a task file", given=name, works="give a .jsonl file, a .txt file or path/to/file.py:Name")
     hub = _HUB.fullmatch(name)

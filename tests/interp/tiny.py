@@ -11,10 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
-from tokenizers.decoders import ByteLevel as ByteLevelDecoder
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -23,20 +19,16 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     PreTrainedModel,
-    PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
 )
 
-SPECIAL = ("<|pad|>", "<|im_start|>", "<|im_end|>", "<|endoftext|>")
-VOCABULARY = 256 + len(SPECIAL)
+from interp.testing.tiny import CHAT as CHAT
+from interp.testing.tiny import SPECIAL, VOCABULARY
+from interp.testing.tiny import tokenizer as tokenizer
+
 LENGTH = 40
 """Tokens in a test row: longer than every window and than the context before rope scaling."""
-
-CHAT = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 SHAPE: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -142,25 +134,6 @@ def _scaled(name: str, draw: torch.Tensor, *, centred_norms: bool) -> torch.Tens
     if draw.ndim == 1:
         return 0.3 * draw + (0.0 if centred_norms else 1.0)
     return draw * (0.5 if "embed" in name or "wte" in name or "wpe" in name else 1.2 / draw.shape[-1] ** 0.5)
-
-
-def tokenizer() -> PreTrainedTokenizerFast:
-    """One token per byte, four special ones, a chat template; ends a turn with <|im_end|> (id 2)."""
-    vocabulary = {token: index for index, token in enumerate(SPECIAL)}
-    for letter in sorted(ByteLevel.alphabet()):
-        vocabulary[letter] = len(vocabulary)
-    inner = Tokenizer(BPE(vocab=vocabulary, merges=[]))
-    inner.pre_tokenizer = ByteLevel(add_prefix_space=False, use_regex=False)
-    inner.decoder = ByteLevelDecoder()
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
-        pad_token=SPECIAL[0],
-        bos_token=SPECIAL[1],
-        eos_token=SPECIAL[2],
-        additional_special_tokens=[SPECIAL[3]],
-    )
-    made.chat_template = CHAT
-    return made
 
 
 def folder(path: Path, family: str = "qwen2", *, dtype: torch.dtype = torch.float32) -> Path:

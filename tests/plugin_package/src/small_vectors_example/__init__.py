@@ -1,0 +1,1 @@
+"""A plugin: one part of each kind."""
