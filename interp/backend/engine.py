@@ -21,6 +21,7 @@ from interp.backend.routes import Routes, routes_of
 from interp.backend.weights import Block, device_of
 from interp.paths import CLEAN, STEERED, BlockPaths, World
 from interp.positions import Tokens
+from interp.sites import Site
 
 
 class Engine:
