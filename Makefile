@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile 
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-.PHONY: help install paper check lint types imports docs test test-slow bench clean
+.PHONY: help install paper check lint types imports docs test test-slow test-faults bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -43,10 +43,13 @@ docs: $(STAMP)  ## the documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: $(STAMP)  ## the tests but the slow ones
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not faults"
 
 test-slow: $(STAMP)  ## every experiment at smoke scale, notebooks, the wheel, the report in Chromium
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not faults"
+
+test-faults: $(STAMP)  ## kills, full disks, hostile files and pages; at most ten minutes on two cores
+	$(PYTEST) -m faults tests/faults
 
 bench: $(STAMP)  ## speed on this machine
 	$(BIN)/python -m benchmarks
