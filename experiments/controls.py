@@ -1,9 +1,10 @@
-"""The controls of an experiment by name, drawn from `vectors.controls` for the vector of one block."""
+"""The controls of an experiment by name, drawn from `vectors.controls` for the vector of one block or a whole set."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import cast, overload
 
 import torch
 
@@ -14,12 +15,11 @@ from interp.errors import UserError
 from interp.summaries import Interval, control_range
 from vectors import AdaptiveVectors, SteeringVectors
 from vectors.controls import (
-    effect_matched,
     matching_factor,
-    negated,
     other_layer,
     permuted,
     permuted_adapters,
+    permuted_layers,
     random_adapters,
     random_covariance,
     random_isotropic,
@@ -27,13 +27,18 @@ from vectors.controls import (
 
 KINDS = ("random-isotropic", "random-covariance", "random-effect-matched", "permuted", "negated", "other-block")
 """Every kind of control; "random-*" draw a direction, the others change the vector."""
+SET_KINDS = (*(kind for kind in KINDS if kind != "other-block"), "permuted-layers")
+"""Kinds of control of a set that is on together."""
 RANDOM = ("random-isotropic", "random-covariance", "random-effect-matched", "permuted")
 """Kinds whose draws make a control's range: one more draw of them is what the vector may not look like."""
 ENOUGH = 8
 """Problems from which an interval over problems can decide anything."""
 MATCHED_POSITIONS = 6
 """Generated positions of a training problem on which effects are matched."""
-
+TOLERANCE = 0.1
+"""Relative difference of effects that counts as equal."""
+SET_TOLERANCE = 0.2
+"""The same for a set, which is run through the whole model at every try."""
 
 FOR_ADAPTERS = (
     "adapters are studied by adaptive-scaling, token-substitution, prefix-substitution, accuracy-by-layer, magnitude, "
@@ -78,65 +83,6 @@ def random_like(vectors: Acting, *, draws: int, seed: int) -> Sequence[Acting]:
     return random_isotropic(vectors, draws=draws, seed=seed)
 
 
-def acting_controls(
-    ctx: Context,
-    every: Acting,
-    layer: int,
-    kinds: Sequence[str],
-    *,
-    draws: int,
-    trained_on: Callable[[], Texts],
-) -> Mapping[str, Sequence[Acting]]:
-    """Controls of the vector or adapter of one block; arguments and errors as for `draw_controls`."""
-    if not isinstance(every, AdaptiveVectors):
-        return draw_controls(ctx, every, layer, kinds, draws=draws, trained_on=trained_on)
-    _refuse_strange(kinds)
-    return adapter_controls(ctx, every.only(layer), kinds, draws=draws, trained_on=trained_on)
-
-
-def adapter_controls(
-    ctx: Context,
-    vectors: AdaptiveVectors,
-    kinds: Sequence[str],
-    *,
-    draws: int,
-    trained_on: Callable[[], Texts],
-    tolerance: float = 0.1,
-) -> dict[str, list[AdaptiveVectors]]:
-    """Controls of adapters: random a and b, also at equal effect, permuted coordinates, and the negated adapters.
-
-    Other kinds are left out, and said: a reads the neurons of its own block, so there is no adapter of another block to
-    put in its place, and no covariance of the stream to draw it from.
-    """
-    makers: dict[str, Callable[[], list[AdaptiveVectors]]] = {
-        "random-isotropic": lambda: random_adapters(vectors, draws=draws, seed=ctx.seed),
-        "random-effect-matched": lambda: _matched_adapters(ctx, vectors, trained_on(), draws, tolerance),
-        "permuted": lambda: permuted_adapters(vectors, draws=draws, seed=ctx.seed),
-        "negated": lambda: [-vectors],
-    }
-    lacking = ", ".join(kind for kind in kinds if kind not in makers)
-    if lacking:
-        ctx.once(f"said of adapters: {lacking}", lambda: ctx.say(f"adapters have no control of kind {lacking}"))
-    return {kind: made for kind in kinds if kind in makers and (made := makers[kind]())}
-
-
-def _matched_adapters(
-    ctx: Context, vectors: AdaptiveVectors, said: Texts, draws: int, tolerance: float
-) -> list[AdaptiveVectors]:
-    """Other random adapters than "random-isotropic", scaled to the adapters' mean KL on training problems."""
-    target = mean_kl(ctx, said, vectors)
-    found: list[AdaptiveVectors] = []
-    if not target > 0:
-        ctx.say("adapters without effect have no effect-matched controls")
-        return found
-    for candidate in random_adapters(vectors, draws=draws, seed=ctx.seed + 1):
-        try:
-            found.append(matching_factor(partial(mean_kl, ctx, said, candidate), target, tolerance) * candidate)
-        except UserError as error:
-            ctx.say(f"a random adapter is left out of the effect-matched controls: {error}")
-    return found
-
-
 def steering(ctx: Context) -> SteeringVectors:
     """The run's vectors.
 
@@ -156,45 +102,83 @@ def steering(ctx: Context) -> SteeringVectors:
     return vectors
 
 
+@overload
 def draw_controls(
     ctx: Context,
     every: SteeringVectors,
-    layer: int,
     kinds: Sequence[str],
     *,
+    layer: int | None = None,
     draws: int,
     trained_on: Callable[[], Texts],
-) -> dict[str, list[SteeringVectors]]:
-    """Control vectors of each kind for the vector of one block.
+) -> dict[str, list[SteeringVectors]]: ...
+@overload
+def draw_controls(
+    ctx: Context,
+    every: Acting,
+    kinds: Sequence[str],
+    *,
+    layer: int | None = None,
+    draws: int,
+    trained_on: Callable[[], Texts],
+) -> Mapping[str, Sequence[Acting]]: ...
+def draw_controls(
+    ctx: Context,
+    every: Acting,
+    kinds: Sequence[str],
+    *,
+    layer: int | None = None,
+    draws: int,
+    trained_on: Callable[[], Texts],
+) -> Mapping[str, Sequence[Acting]]:
+    """Controls of each kind for the vector of one block, or for a set that is on together.
+
+    Adapters lack some kinds, which is said: a reads the neurons of its own block, so there is no adapter of another
+    block to put in its place, and no covariance of the stream to draw it from.
 
     Args:
         ctx: the run.
-        every: all vectors of the set; the others' directions serve as "other-block".
-        layer: the block.
-        kinds: names in KINDS; "other-block" is left out where the set has one block.
+        every: all vectors or adapters of the set.
+        kinds: names in KINDS, or for a set in SET_KINDS; those for several layers are left out where there is one.
+        layer: the block; None = the whole set, every layer of which is replaced.
         draws: of each kind; "negated" has one.
-        trained_on: makes the texts of training problems, with the block's output kept, for covariance and effects.
+        trained_on: makes the texts of training problems, with the outputs of the blocks concerned kept, for covariance
+            and effects.
 
     Raises:
         UserError: there is no such kind.
     """
-    _refuse_strange(kinds)
-    vectors, seed = every.only(layer), ctx.seed
-    makers: dict[str, Callable[[], list[SteeringVectors]]] = {
-        "random-isotropic": lambda: random_isotropic(vectors, draws=draws, seed=seed),
-        "random-covariance": lambda: _covariance(vectors, layer, trained_on(), draws, seed),
-        "random-effect-matched": lambda: _matched(ctx, vectors, trained_on(), draws, seed),
-        "permuted": lambda: permuted(vectors, draws=draws, seed=seed),
-        "negated": lambda: [negated(vectors)],
-        "other-block": lambda: other_layer(every, layer, draws=draws, seed=seed) if len(every.layers) > 1 else [],
-    }
-    return {kind: made for kind in kinds if (made := makers[kind]())}
-
-
-def _refuse_strange(kinds: Sequence[str]) -> None:
-    strange = [kind for kind in kinds if kind not in KINDS]
+    known = SET_KINDS if layer is None else KINDS
+    strange = [kind for kind in kinds if kind not in known]
     if strange:
-        raise UserError("no such control", given=strange[0], works=f"use some of {', '.join(KINDS)}")
+        raise UserError("no such control", given=strange[0], works=f"use some of {', '.join(known)}")
+    makers = _makers(ctx, every, layer, draws, trained_on)
+    lacking = ", ".join(kind for kind in kinds if kind not in makers)
+    if lacking:
+        ctx.once(f"said of adapters: {lacking}", lambda: ctx.say(f"adapters have no control of kind {lacking}"))
+    return {kind: made for kind in kinds if kind in makers and (made := makers[kind]())}
+
+
+def _makers(
+    ctx: Context, every: Acting, layer: int | None, draws: int, trained_on: Callable[[], Texts]
+) -> dict[str, Callable[[], Sequence[Acting]]]:
+    seed, tolerance = ctx.seed, SET_TOLERANCE if layer is None else TOLERANCE
+    chosen = every if layer is None else every.only(layer)
+    found: dict[str, Callable[[], Sequence[Acting]]] = {
+        "random-isotropic": lambda: random_like(chosen, draws=draws, seed=seed),
+        "random-effect-matched": lambda: _matched(ctx, chosen, trained_on(), draws, tolerance),
+        "negated": lambda: [-chosen],
+    }
+    if isinstance(every, AdaptiveVectors) or isinstance(chosen, AdaptiveVectors):
+        adapters = cast("AdaptiveVectors", chosen)
+        return found | {"permuted": lambda: permuted_adapters(adapters, draws=draws, seed=seed)}
+    several = len(every.layers) > 1
+    return found | {
+        "random-covariance": lambda: _covariance(chosen, trained_on(), draws, seed),
+        "permuted": lambda: permuted(chosen, draws=draws, seed=seed),
+        "permuted-layers": lambda: permuted_layers(chosen, draws=draws, seed=seed) if several else [],
+        "other-block": lambda: other_layer(every, int(layer or 0), draws=draws, seed=seed) if several else [],
+    }
 
 
 def training_texts(ctx: Context, n: int, layers: Sequence[int]) -> Texts:
@@ -210,27 +194,27 @@ def training_texts(ctx: Context, n: int, layers: Sequence[int]) -> Texts:
     return ctx.once(f"training texts {n} {list(layers)}", make)
 
 
-def _covariance(vectors: SteeringVectors, layer: int, said: Texts, draws: int, seed: int) -> list[SteeringVectors]:
-    tokens = said.forced.base_at(layer)[said.where("prompt", "generated")]
-    return random_covariance(vectors, {layer: tokens}, draws=draws, seed=seed)
+def _covariance(vectors: SteeringVectors, said: Texts, draws: int, seed: int) -> list[SteeringVectors]:
+    where = said.where("prompt", "generated")
+    tokens = {layer: said.forced.base_at(layer)[where] for layer in vectors.layers}
+    return random_covariance(vectors, tokens, draws=draws, seed=seed)
 
 
-def _matched(ctx: Context, vectors: SteeringVectors, said: Texts, draws: int, seed: int) -> list[SteeringVectors]:
-    """Other isotropic directions than "random-isotropic", scaled to the vector's mean KL on training problems.
+def _matched(ctx: Context, vectors: Acting, said: Texts, draws: int, tolerance: float) -> list[Acting]:
+    """Other draws than "random-isotropic", scaled to the vectors' mean KL on training problems.
 
-    The KL of a random direction has a ceiling, which a strong vector may exceed: such draws are left out, and said.
+    The KL of a random direction has a ceiling, which strong vectors may exceed: such draws are left out, and said.
     """
     target = mean_kl(ctx, said, vectors)
-    found: list[SteeringVectors] = []
-    for candidate in random_isotropic(vectors, draws=draws, seed=seed + 1):
-
-        def effect(one: SteeringVectors, factor: float) -> float:
-            return target if one.digest == vectors.digest else mean_kl(ctx, said, one, factor)
-
+    found: list[Acting] = []
+    if not target > 0:
+        ctx.say("vectors without effect have no effect-matched controls")
+        return found
+    for candidate in random_like(vectors, draws=draws, seed=ctx.seed + 1):
         try:
-            found += effect_matched(vectors, effect, [candidate], tolerance=0.1)
+            found.append(matching_factor(partial(mean_kl, ctx, said, candidate), target, tolerance) * candidate)
         except UserError as error:
-            ctx.say(f"a random direction is left out of the effect-matched controls: {error}")
+            ctx.say(f"a random draw is left out of the effect-matched controls: {error}")
     return found
 
 

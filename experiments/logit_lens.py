@@ -167,7 +167,7 @@ class LogitLens(Experiment):
         frames = self._vector(ctx, shared, every.only(layer), layer)
         if layer in self._controlled(ctx):
             make = partial(training_texts, ctx, self.train_n, self._kept(ctx, layer))
-            kinds = draw_controls(ctx, every, layer, self.controls, draws=self.draws, trained_on=make)
+            kinds = draw_controls(ctx, every, self.controls, layer=layer, draws=self.draws, trained_on=make)
             for kind, drawn in kinds.items():
                 for draw, one in enumerate(drawn):
                     frames += self._control(shared, one, kind, draw)

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 
 from experiments.attention_rows import attention_change
-from experiments.controls import RANDOM, Acting, acting, acting_controls, training_texts
+from experiments.controls import RANDOM, Acting, acting, draw_controls, training_texts
 from experiments.graded import COLUMNS
 from experiments.patched_block import PatchedBlock, Readout
 from experiments.patches import FAMILIES, family, patch
@@ -270,7 +270,7 @@ class PathPatching(Experiment):
     def _controls(self, ctx: Context, kind: str) -> Sequence[Acting]:
         layer = self._layer(ctx)
         make = partial(training_texts, ctx, self.train_n, [layer])
-        draw = partial(acting_controls, ctx, acting(ctx), layer, (kind,), draws=self.draws, trained_on=make)
+        draw = partial(draw_controls, ctx, acting(ctx), (kind,), layer=layer, draws=self.draws, trained_on=make)
         return ctx.once(f"controls {kind}", draw).get(kind, [])
 
     def _accuracy(self, ctx: Context, temperature: float) -> list[pd.DataFrame]:

@@ -202,7 +202,7 @@ class Persistence(Experiment):
         if layer not in self._controlled(ctx):
             return {}
         make = partial(training_texts, ctx, self.train_n, [layer])
-        return draw_controls(ctx, steering(ctx), layer, self.controls, draws=self.draws, trained_on=make)
+        return draw_controls(ctx, steering(ctx), self.controls, layer=layer, draws=self.draws, trained_on=make)
 
     def _said(self, ctx: Context, text: str, layer: int) -> Said:
         edits = steering(ctx).only(layer).edits() if text == "steered" else ()

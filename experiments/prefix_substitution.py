@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import Acting, acting, acting_controls, control_interval, too_few, training_texts
+from experiments.controls import Acting, acting, control_interval, draw_controls, too_few, training_texts
 from experiments.graded import COLUMNS, Condition, answers, gain_of, references, summarise
 from experiments.last_block import complete
 from experiments.openers import Openers, choices, distinct
@@ -113,7 +113,7 @@ class PrefixSubstitution(Experiment):
 
     def _tokens(self, ctx: Context, every: Acting, layer: int) -> pd.DataFrame:
         make = partial(training_texts, ctx, self.matched_n, [layer])
-        drawn = acting_controls(ctx, every, layer, self.controls, draws=self.draws, trained_on=make)
+        drawn = draw_controls(ctx, every, self.controls, layer=layer, draws=self.draws, trained_on=make)
         return choices(Openers.of(ctx, self.train_n, layer), every.only(layer), drawn, self.openers)
 
     def _accuracy(self, ctx: Context, vectors: Acting, tokens: pd.DataFrame, temperature: float) -> pd.DataFrame:

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.control_sets import acting_set_controls
-from experiments.controls import Acting, acting, training_texts
+from experiments.controls import Acting, acting, draw_controls, training_texts
 from experiments.graded import COLUMNS, Condition, answers, references, summarise
 from experiments.neutral import cost, passages, questions, repetition
 from experiments.side_effect_frames import CONTROLLED, damage, judge_repetition, judge_selectivity, spread, style
@@ -109,7 +108,7 @@ class SideEffects(Experiment):
     at_most: int = 8
     """Generated positions read of each of them; 0 = all."""
     controls: tuple[str, ...] = CONTROLS
-    """Kinds of control; see `experiments.control_sets`."""
+    """Kinds of control; see `experiments.controls`."""
     draws: int = 8
     """Draws of each kind."""
     generated_draws: int = 3
@@ -139,7 +138,7 @@ class SideEffects(Experiment):
     def _drawn(self, ctx: Context) -> Mapping[str, Sequence[Acting]]:
         vectors = acting(ctx)
         make = partial(training_texts, ctx, self.matched_n, vectors.layers)
-        draw = partial(acting_set_controls, ctx, vectors, self.controls, draws=self.draws, trained_on=make)
+        draw = partial(draw_controls, ctx, vectors, self.controls, draws=self.draws, trained_on=make)
         return ctx.once("controls of the set", draw)
 
     def _named(self, ctx: Context, drawn: Mapping[str, Sequence[Acting]]) -> list[tuple[dict[str, Any], Acting]]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiments.controls import Acting, acting_controls, halves, training_texts
+from experiments.controls import Acting, draw_controls, halves, training_texts
 from experiments.graded import COLUMNS, Condition, answers, references, summarise
 from interp.context import Context
 from interp.digest import digest
@@ -110,7 +110,7 @@ class Sweep(Experiment, abstract=True):
         """Controls of the vector of one block, made once for all cells."""
         wanted = self.draws if draws is None else draws
         make = partial(training_texts, ctx, self.train_n, [layer])
-        make_all = partial(acting_controls, ctx, every, layer, tuple(kinds), draws=wanted, trained_on=make)
+        make_all = partial(draw_controls, ctx, every, tuple(kinds), layer=layer, draws=wanted, trained_on=make)
         return ctx.once(f"controls {every.digest} {layer} {tuple(kinds)} {wanted}", make_all)
 
     def random(self, drawn: Sequence[tuple[Edit, ...]], kind: str = "random-isotropic", **at: Any) -> list[Condition]:

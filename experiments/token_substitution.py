@@ -16,8 +16,8 @@ from experiments.controls import (
     KINDS,
     Acting,
     acting,
-    acting_controls,
     control_interval,
+    draw_controls,
     halves,
     too_few,
     training_texts,
@@ -197,7 +197,7 @@ class TokenSubstitution(Experiment):
         """Draws of a kind, made once for the readout and the causal test."""
         draws = max(self.draws, self.causal_draws)
         make = partial(training_texts, ctx, self.train_n, [layer])
-        draw = partial(acting_controls, ctx, every, layer, (kind,), draws=draws, trained_on=make)
+        draw = partial(draw_controls, ctx, every, (kind,), layer=layer, draws=draws, trained_on=make)
         return list(ctx.once(f"controls {kind}", draw).get(kind, []))
 
     def _causal_controls(self, ctx: Context, every: Acting, layer: int) -> dict[str, list[Acting]]:

@@ -13,8 +13,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.control_sets import draw_set_controls
-from experiments.controls import control_interval, steering, too_few, training_texts
+from experiments.controls import control_interval, draw_controls, steering, too_few, training_texts
 from experiments.graded import COLUMNS, Condition, answers, gain_of, references, summarise
 from experiments.recipients import HOME, OPTIONAL, PROMPTS, Recipient, donors, recipient
 from interp.cell import Cell
@@ -87,7 +86,7 @@ class Transfer(Experiment):
     donors: tuple[str, ...] = ("all-layer@1", "all-layer@2", "single-layer", "mean-difference")
     """Further sets: those that come with the model, aliases or paths; a set trained layer by layer is on together."""
     controls: tuple[str, ...] = CONTROLS
-    """Kinds of control; see `experiments.control_sets`. A recipient of another shape has random maps instead."""
+    """Kinds of control; see `experiments.controls`. A recipient of another shape has random maps instead."""
     draws: int = 8
     """Draws of each kind, the same for every recipient."""
     matched_n: int = 8
@@ -153,7 +152,7 @@ class Transfer(Experiment):
         """Kind, draw and name of everything that is put into a recipient."""
         vectors = steering(ctx)
         make = partial(training_texts, ctx, self.matched_n, vectors.layers)
-        draw = partial(draw_set_controls, ctx, vectors, self.controls, draws=self.draws, trained_on=make)
+        draw = partial(draw_controls, ctx, vectors, self.controls, draws=self.draws, trained_on=make)
         found = [("trained", 0, vectors.name, vectors)]
         found += [("donor", 0, name, donor) for name, donor in donors(ctx, self.donors).items()]
         if one.own is not None and one.own != vectors:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from experiments import Transfer
-from experiments.control_sets import draw_set_controls
+from experiments.controls import draw_controls
 from experiments.recipients import OTHER_LINE, donors, recipient
 from experiments.texts import texts
 from experiments.transfer import judge
@@ -120,14 +120,14 @@ def test_every_kind_of_set_control_keeps_what_it_says(model: Model, runs: Path) 
     ctx = Context(model=model, task=toys.task(), n=6, store=Store(runs))
     vectors = toys.random(model, scale=4.0, layers=LAYERS).together()
     kinds = ("random-isotropic", "random-covariance", "permuted", "permuted-layers", "negated", "random-effect-matched")
-    drawn = draw_set_controls(ctx, vectors, kinds, draws=2, trained_on=lambda: texts(ctx, split="train", keep=LAYERS))
+    drawn = draw_controls(ctx, vectors, kinds, draws=2, trained_on=lambda: texts(ctx, split="train", keep=LAYERS))
     assert set(drawn) >= set(kinds[:-1])
     for kind in kinds[:-1]:
         for one in drawn[kind]:
             assert one.layers == LAYERS and len(one.edits()) == 2
             assert torch.allclose(one.directions.norm(dim=1), vectors.directions.norm(dim=1), rtol=1e-4)
-    with pytest.raises(UserError, match="no such control of a set"):
-        draw_set_controls(ctx, vectors, ("randm",), draws=1, trained_on=lambda: texts(ctx))
+    with pytest.raises(UserError, match="no such control"):
+        draw_controls(ctx, vectors, ("randm",), draws=1, trained_on=lambda: texts(ctx))
 
 
 def test_random_sets_come_out_in_the_same_direction_in_at_most_5_percent() -> None:
