@@ -38,7 +38,7 @@ def embedded_plan() -> list[TrainSettings]:
         TrainSettings.model_validate({"reward": "format", **UNDECIDED}),
         TrainSettings(kind="lora", rank=1),
         TrainSettings(kind="lora", rank=4),
-        *(TrainSettings(kind="rank1", layers=(layer,)) for layer in FOUR),
+        *(TrainSettings.model_validate({"kind": "rank1", "layers": (layer,), **APART}) for layer in FOUR),
         *(TrainSettings(seed=seed) for seed in (1, 2)),
         *(single(layer, seed=1) for layer in FOUR),
         *(TrainSettings(layers=(16,), place=place) for place in PLACES if place != "mlp_out"),
