@@ -8,6 +8,7 @@ several of the paper's figures, they are one entry.
 from __future__ import annotations
 
 from figures import published as p
+from figures import work
 from figures.entry import Entry
 
 _POINTS = "accuracy points; the 95 % interval, paired by problem, must clear the margin and the control vectors"
@@ -22,6 +23,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="accuracy-by-layer",
+        work=work.accuracy_by_layer,
         figures=("accuracy-by-layer", "accuracy-by-layer-beside"),
         published=(*p.BASES, *p.LAST, *p.PENULTIMATE, *p.ALL_LAYERS),
     ),
@@ -35,6 +37,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold="0.1 in cosine above random vectors, which have the plain statistic too; 95 % interval over problems",
         margin=0.1,
         experiment="persistence",
+        work=work.persistence,
         figures=("persistence", "persistence-controls", "persistence-final", "persistence-paper"),
     ),
     Entry(
@@ -48,6 +51,7 @@ ENTRIES: tuple[Entry, ...] = (
         "above the base; 95 % intervals, paired by problem",
         margin=5.0,
         experiment="token-substitution",
+        work=work.token_substitution,
         figures=("token-substitution", "token-substitution-causal", "token-substitution-paper"),
         published=(*p.BASES, *p.PREFIXES, *p.LAST),
     ),
@@ -62,6 +66,7 @@ ENTRIES: tuple[Entry, ...] = (
         "0.1 nats of log-odds, 95 % interval over problems, outside the control vectors",
         margin=0.05,
         experiment="logit-lens",
+        work=work.logit_lens,
         figures=("logit-lens", "logit-lens-scripts", "logit-lens-classes"),
     ),
     Entry(
@@ -75,6 +80,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold="share of KL through attention 0.1 or more below that of random vectors; 95 % interval over problems",
         margin=0.1,
         experiment="path-patching",
+        work=work.path_patching,
         figures=(
             "path-patching",
             "path-patching-factorial",
@@ -94,6 +100,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="feature-correctness",
+        work=work.feature_correctness,
         figures=("feature-correctness", "feature-correctness-ablation", "feature-correctness-examples"),
     ),
     Entry(
@@ -107,6 +114,7 @@ ENTRIES: tuple[Entry, ...] = (
         "above principal components; 95 % intervals over problems",
         margin=0.5,
         experiment="sae-attribution",
+        work=work.sae_attribution,
         figures=("sae-attribution", "sae-attribution-nodes", "sae-attribution-vector"),
     ),
     Entry(
@@ -121,6 +129,7 @@ ENTRIES: tuple[Entry, ...] = (
         f"shuffled words; then 5 {_POINTS}",
         margin=5.0,
         experiment="adaptive-scaling",
+        work=work.adaptive_scaling,
         figures=("adaptive-scaling-words", "adaptive-scaling", "adaptive-scaling-tokens", "adaptive-scaling-causal"),
     ),
     Entry(
@@ -133,6 +142,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="composition",
+        work=work.composition,
         figures=("composition", "composition-controls"),
         published=p.ALL_LAYERS,
     ),
@@ -145,6 +155,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="transfer",
+        work=work.transfer,
         figures=("transfer", "transfer-table"),
     ),
     Entry(
@@ -157,6 +168,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="prefix-substitution",
+        work=work.prefix_substitution,
         figures=("prefix-substitution",),
         published=(*p.BASES, *p.PREFIXES, *p.LAST),
     ),
@@ -169,6 +181,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"within 5 {_POINTS}",
         margin=5.0,
         experiment="placement",
+        work=work.placement,
         figures=("placement",),
         published=p.PLACES,
     ),
@@ -181,6 +194,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="magnitude",
+        work=work.magnitude,
         figures=("magnitude", "magnitude-beside"),
     ),
     Entry(
@@ -192,6 +206,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold="non-inferior within 5 accuracy points; 95 % interval, paired by problem",
         margin=5.0,
         experiment="match-full-tuning",
+        work=work.match_full_tuning,
         figures=("match-full-tuning", "match-full-tuning-mechanism"),
     ),
     Entry(
@@ -204,6 +219,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="gain-ladder",
+        work=work.gain_ladder,
         figures=("gain-ladder",),
     ),
     Entry(
@@ -217,6 +233,7 @@ ENTRIES: tuple[Entry, ...] = (
         "task; 95 % interval over texts and problems",
         margin=0.5,
         experiment="side-effects",
+        work=work.side_effects,
         figures=("side-effects", "side-effects-answers"),
     ),
     Entry(
@@ -230,6 +247,7 @@ ENTRIES: tuple[Entry, ...] = (
         "covariance",
         margin=0.1,
         experiment="vector-geometry",
+        work=work.vector_geometry,
         figures=("vector-geometry", "vector-geometry-sets"),
     ),
     Entry(
@@ -241,6 +259,7 @@ ENTRIES: tuple[Entry, ...] = (
         threshold=f"5 {_POINTS}",
         margin=5.0,
         experiment="effect-against-cost",
+        work=work.effect_against_cost,
         figures=("effect-against-cost",),
     ),
 )

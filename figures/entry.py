@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from figures import published as p
 from interp import registry
+from interp.costs import Formula
 
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
 
@@ -30,6 +31,7 @@ class Entry:
         inferred: True where a number is our inference and not stated by our sources.
         kept: whether the paper's last version still has it: "yes", "no", "unknown", or "ours".
         published: the paper's numbers, shown in a table beside.
+        work: counts what it asks of a model, from its settings; None where that is not known.
     """
 
     key: str
@@ -45,6 +47,7 @@ class Entry:
     inferred: bool = False
     kept: str = "unknown"
     published: tuple[p.Published, ...] = ()
+    work: Formula | None = None
 
     @property
     def ready(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,52 +12,90 @@ import click
 
 from interp import registry
 from interp.cli.options import DEFAULT_MODEL, add, jobs_option
+from interp.cli.plan import table
 from interp.cli.suite import Given, run_all
+from interp.costs import MACHINES
 from interp.errors import UserError
-from interp.experiment import DEFAULT_SCALE, SCALES
+from interp.experiment import SCALES
 from interp.given import check_paths
+from interp.profiles import PROFILES, Profile
 
-PROFILES = (DEFAULT_MODEL, "qwen2.5-math-7b", "llama-3.1-8b-instruct")
-"""Profile -> model."""
+SAE_EXPERIMENTS = ("feature-correctness", "sae-attribution")
+"""They take `--sae`."""
+ADAPTER_EXPERIMENTS = ("adaptive-scaling",)
+"""They take `--adapters`: their subject is the strength of a rank-1 adapter."""
 
 
 @add(jobs_option())
 @click.command("paper")
 @click.argument("figures", nargs=-1, metavar="[FIGURE ...]")
 @click.option("--profile", metavar="|".join(PROFILES), default=DEFAULT_MODEL, show_default=True, help="Which model.")
+@click.option("--model", metavar="M", help="Where the profile's weights are: a folder, in place of the hub's.")
+@click.option("--task", metavar="T", help="Problems, in place of the profile's.")
 @click.option("--vectors", metavar="V", help="Vectors to study; the model's own if not given.")
-@click.option("--scale", metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the runs.")
+@click.option("--adapters", metavar="V", help="Rank-1 adapters for adaptive-scaling.")
+@click.option("--sae", metavar="SAE", help="Autoencoder of the change by the vectors (see `interp sae train`).")
+@click.option(
+    "--scale", metavar="|".join(SCALES), help="Size of the runs. [default: quick; full on the paper's models]"
+)
+@click.option("--n", type=click.IntRange(1), metavar="N", help="Problems of every experiment, in place of the scale's.")
 @click.option("--out", metavar="DIR", default="paper", show_default=True, help="Folder of the report and its runs.")
 @click.option("--memory", type=float, metavar="GB", help="Bound on what generation may hold.")
 @click.option("--images", is_flag=True, help="Write PNG, SVG and PDF too (needs Chrome).")
-@click.option("--dry-run", is_flag=True, help="Say what would be run.")
+@click.option("--dry-run", is_flag=True, help="Print completions, tokens, memory and hours; run nothing.")
+@click.option("--gpu", metavar="|".join(MACHINES), help="For --dry-run: the device that hours are told for.")
+@click.option("--tokens", type=click.IntRange(1), metavar="N", help="For --dry-run: mean tokens of a completion.")
 def command(
     figures: tuple[str, ...],
     profile: str,
+    model: str | None,
+    task: str | None,
     vectors: str | None,
-    scale: str,
+    adapters: str | None,
+    sae: str | None,
+    scale: str | None,
+    n: int | None,
     out: str,
     memory: float | None,
     images: bool,
     dry_run: bool,
+    gpu: str | None,
+    tokens: int | None,
     jobs: int | None,
 ) -> int:
     """Make the paper's figures and tables, and a report with all of them."""
+    known = _profile(profile)
+    scale = known.scale if scale is None else scale
     if scale not in SCALES:
         raise UserError("no such scale", given=scale, works=f"use one of {', '.join(SCALES)}")
-    if profile not in PROFILES:
-        raise registry.unknown("profile", profile, list(PROFILES))
-    check_paths(vectors=vectors)
-    entries = chosen(figures)
+    if gpu is not None and gpu not in MACHINES:
+        raise registry.unknown("device", gpu, list(MACHINES))
+    check_paths(model=model, task=task, vectors=vectors, adapters=adapters, sae=sae)
+    entries = [_with(entry, n, sae) for entry in chosen(figures)]
     if dry_run:
-        for entry in entries:
-            click.echo(_plan(entry, scale))
+        click.echo(table(entries, known, scale, machine=gpu or known.machine, tokens=tokens, vectors=vectors))
         return 0
-    given = Given(profile, vectors, Path(out), scale, memory=memory, jobs=jobs)
+    special = dict.fromkeys(ADAPTER_EXPERIMENTS, adapters) if adapters else dict[str, str]()
+    source, problems = model or known.model, task or known.task
+    given = Given(source, vectors, Path(out), scale, problems, memory=memory, jobs=jobs, special=special)
     write = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
     made, failed, code = run_all(entries, given, write)
     click.echo(write(made, failed, images=images))
     return code
+
+
+def _profile(name: str) -> Profile:
+    if name not in PROFILES:
+        raise registry.unknown("profile", name, list(PROFILES))
+    return PROFILES[name]
+
+
+def _with(entry: Any, n: int | None, sae: str | None) -> Any:
+    """An entry with the settings of this call."""
+    given: dict[str, Any] = {"n": n} if n is not None else {}
+    if sae is not None and entry.experiment in SAE_EXPERIMENTS:
+        given["sae"] = sae
+    return replace(entry, settings={**entry.settings, **given}) if given else entry
 
 
 def chosen(names: Sequence[str]) -> list[Any]:
@@ -75,9 +114,3 @@ def chosen(names: Sequence[str]) -> list[Any]:
             raise registry.unknown("figure", name, [entry.key for entry in entries])
         found += [entry for entry in hits if entry not in found]
     return found
-
-
-def _plan(entry: Any, scale: str) -> str:
-    settings = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in entry.settings.items())
-    what = f"interp run {entry.experiment} --scale {scale} {settings}".rstrip()
-    return f"{entry.label}: {entry.title}: {what if entry.ready else 'not available in this version'}"

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +44,7 @@ class Given:
         foreign: allow vectors of other weights of the same shape.
         memory: bound in GB on what generation may hold, all processes together.
         jobs: processes side by side; None = one for each core, at most four, and one where there is CUDA.
+        special: experiment -> vectors that it takes instead.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Given:
     foreign: bool = False
     memory: float | None = None
     jobs: int | None = None
+    special: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Shared:
@@ -80,7 +82,8 @@ class Shared:
         from interp.runner import run_experiment
 
         given, experiment = self.given, registry.load("experiments", name).at(self.given.scale, **settings)
-        vectors = self.named(given.vectors or default_vectors(given.model, experiment.prefers))
+        wanted = given.special.get(name) or given.vectors
+        vectors = self.named(wanted or default_vectors(given.model, experiment.prefers))
         parts = {"model": self.model, "vectors": vectors, "task": self.task}
         out, memory = given.out / "runs", given.memory and given.memory / (given.jobs or 1)
         run = run_experiment(experiment, parts, out=out, memory=memory, scale=given.scale, progress=progress)

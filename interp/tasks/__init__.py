@@ -36,7 +36,7 @@ _HUB = re.compile(r"[\w.-]+/[\w.-]+(?::(?P<config>[\w.-]+))?")
 
 
 def task_names() -> list[str]:
-    """Names that `load_task` knows: installed tasks (entry points `interp.tasks`), the six benchmarks and all of them."""
+    """Names that `load_task` knows: installed tasks (entry points `interp.tasks`), the six benchmarks, all six."""
     return sorted({*names("tasks"), "word-problems", *BENCHMARKS, ALL_BENCHMARKS})
 
 

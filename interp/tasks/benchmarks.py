@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Literal
 
 from interp.errors import UserError
 from interp.tasks.files import from_hub
-from interp.tasks.task import Task
+from interp.tasks.task import Problem, Task
 
 TEMPERATURES = (1.0, 0.0)
 """Evaluated at T = 1 and greedily."""
@@ -47,6 +49,15 @@ BENCHMARKS: dict[str, Benchmark] = {
 """The paper does not say which copies on the hub it used; these have the numbers of problems it reports."""
 
 
+ALL_BENCHMARKS = "paper-benchmarks"
+"""Name of the six as one task."""
+EACH = 30
+"""Test problems of each benchmark in it: as many as the smallest has."""
+TRAINING = "agentica-org/DeepScaleR-Preview-Dataset"
+"""What the paper's vectors were trained on: the train and validation splits."""
+TRAIN, VALIDATION = 2048, 512
+
+
 def benchmark(name: str) -> Task:
     """A benchmark as a task; nothing is downloaded before its problems are needed.
 
@@ -76,3 +87,37 @@ def average(accuracy: Mapping[str, float]) -> float:
         odd = sorted(set(accuracy) ^ set(BENCHMARKS))
         raise UserError("the Average is over exactly the six benchmarks", given=f"missing or extra: {', '.join(odd)}")
     return sum(accuracy.values()) / len(accuracy)
+
+
+def all_benchmarks() -> Task:
+    """The six benchmarks as one task for experiments: equally many problems of each, in turn.
+
+    With a multiple of six problems the mean over problems is the paper's Average, the unweighted mean over benchmarks.
+    Experiments choose on problems of the training set and not, as the paper does, on the benchmarks.
+    """
+    one = next(iter(BENCHMARKS))
+    return replace(benchmark(one), name=ALL_BENCHMARKS, source=cache(_all_problems), samples=1, about=TRAINING)
+
+
+def _all_problems() -> list[Problem]:
+    tests = {name: benchmark(name).problems("test") for name in BENCHMARKS}
+    train = from_hub(TRAINING, split="train", question="problem", answer="answer").problems("test", TRAIN + VALIDATION)
+    return [*in_turn(tests, EACH), *_as_split(train[:TRAIN], "train"), *_as_split(train[TRAIN:], "validation")]
+
+
+def in_turn(tests: Mapping[str, Sequence[Problem]], each: int) -> list[Problem]:
+    """The first problem of each benchmark, the second of each, ...; those taken are spread evenly over a benchmark.
+
+    Args:
+        tests: benchmark -> its problems, at least `each`.
+        each: how many to take of each.
+    """
+    return [
+        replace(problems[place * len(problems) // each], id=f"{name}-{place}", template=name)
+        for place in range(each)
+        for name, problems in tests.items()
+    ]
+
+
+def _as_split(problems: Sequence[Problem], split: Literal["train", "validation"]) -> list[Problem]:
+    return [replace(problem, id=f"{split}-{index}", split=split) for index, problem in enumerate(problems)]

@@ -75,6 +75,7 @@ MISTAKES = {
     "shard": (("run", TOY, "--shard", "5/4"), "1 <= i <= n"),
     "unknown figure": (("paper", "99"), "no such figure (given: 99)"),
     "unknown profile": (("paper", "--profile", "qwen2.5-math"), "did you mean qwen2.5-math-7b"),
+    "unknown device": (("paper", "--dry-run", "--gpu", "h100"), "did you mean h100-80gb"),
     "unknown group": (("list", "vektors"), "did you mean vectors"),
     "no run": (("show", "runs/none"), "runs/none"),
     "no run to redraw": (("redraw", "abcd"), "no such run (given: abcd)"),
@@ -209,10 +210,21 @@ def test_diff_finds_nested_settings() -> None:
 
 
 def test_paper_plan_names_every_entry(interp: Any) -> None:
-    said = interp("paper", "3", "--dry-run", "--scale", "smoke")
+    said = interp("paper", "3", "13", "--dry-run", "--scale", "smoke")
     assert said.code == 0
-    assert said.out.count("\n") == 1
-    assert "token-substitution" in said.out
+    lines = said.out.splitlines()
+    assert [line.split()[0] for line in lines[:4]] == ["figure", "3", "13", "all"]
+    assert lines[1].split()[1:3] == ["token-substitution", "4"]
+    assert "hours on one cpu-core" in said.out
+
+
+@pytest.mark.parametrize("profile", ["qwen2.5-math-7b", "llama-3.1-8b-instruct"])
+def test_paper_plan_of_a_profile_needs_no_weights(interp: Any, profile: str) -> None:
+    said = interp("paper", "--profile", profile, "--dry-run", "--gpu", "h200", "--n", "24")
+    assert said.code == 0
+    assert "hours on one h200" in said.out
+    assert "?" not in said.out
+    assert said.out.count("\n") == 2 + 18 + 3
 
 
 def test_audit_plan_names_its_experiments(interp: Any, vectors: Path) -> None:
