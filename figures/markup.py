@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import html
-import unicodedata
 from collections.abc import Iterable, Sequence
 
-
-def text(value: object) -> str:
-    """Escape a value for HTML; characters that hide, reorder or cannot be encoded are written as escapes."""
-    return html.escape("".join(_shown(character) for character in str(value)), quote=True)
+from interp.markup import text as text
 
 
 def embedded_json(source: str) -> str:
@@ -34,10 +29,3 @@ def folded(title: str, content: str) -> str:
 def anchor(key: str) -> str:
     """Return a key as the id of an element."""
     return "".join(character if character.isalnum() and character.isascii() else "-" for character in key)
-
-
-def _shown(character: str) -> str:
-    category = unicodedata.category(character)
-    if character in "\n\t" or category not in {"Cc", "Cf", "Cs", "Co", "Cn"}:
-        return character
-    return f"\\u{ord(character):04x}"

@@ -159,6 +159,9 @@ def draw(builder: str, run: Record) -> go.Figure:
     Raises:
         UserError: there is no such builder, or it does not return a Plotly figure.
     """
+    if ".py:" in builder:
+        # the name may stand in the run.json of a stranger: it is looked up, never run from a file
+        raise UserError("a report takes installed figures only", given=builder, works="interp redraw RUN --kind FIGURE")
     build = registry.load("figures", builder)
     # a builder whose parameter is called `runs` takes several records, as in interp.run.draw
     figure = build([run]) if next(iter(inspect.signature(build).parameters), "") == "runs" else build(run)

@@ -77,10 +77,17 @@ def render(
     pieces, prefill = _pieces(turns, system, example)
     if tokenizer.chat_template is None:
         return _tokenise(tokenizer, *_plain(pieces, prefill), special=True)
+    from jinja2 import TemplateError
+
     template = partial(_apply, tokenizer)
-    messages = _accepted(template, pieces)
-    text = template(_messages(messages), True)
-    return _tokenise(tokenizer, text + prefill, _spans(template, messages, text, prefill), special=False)
+    try:
+        messages = _accepted(template, pieces)
+        text = template(_messages(messages), True)
+        spans = _spans(template, messages, text, prefill)
+    except (TemplateError, TypeError, ValueError, KeyError, OverflowError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise UserError(f"the chat template of this tokenizer fails: {reason}") from error
+    return _tokenise(tokenizer, text + prefill, spans, special=False)
 
 
 def _pieces(turns: Turns, system: str | None, example: Sequence[tuple[str, str]]) -> tuple[list[_Piece], str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from interp.backend.weights import HookedTransformer
 from interp.batch import Batch
 from interp.chat import Turns
 from interp.edits import Edit, Intervention
+from interp.markup import text
 from interp.model import Model
 from interp.prompts import Prompt
 
@@ -57,10 +57,10 @@ class Comparison:
         """The table as HTML, every text escaped."""
         top = max((value for one in self.said for value in one.kl), default=0.0)
         rows = "".join(
-            f"<tr><th>{escape(one.name)}</th><td style='{_CSS};text-align:left'>{_spans(one, top)}</td></tr>"
+            f"<tr><th>{text(one.name)}</th><td style='{_CSS};text-align:left'>{_spans(one, top)}</td></tr>"
             for one in self.said
         )
-        head = f"<p style='{_CSS}'>{escape(self.prompt)}</p>"
+        head = f"<p style='{_CSS}'>{text(self.prompt)}</p>"
         note = f"<p>Colour: KL(edited || base) at each token, nats; full colour = {top:.2f}.</p>"
         return f"<div>{head}<table>{rows}</table>{note}</div>"
 
@@ -100,9 +100,9 @@ def compare(
         made = model.generate(
             [rendered], edits, max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, keys=["compare"]
         )
-        row, text = made.rows[0], made.texts[0]
+        row, whole = made.rows[0], made.texts[0]
         kl = _kl(model, Batch.of([rendered], [row.ids], device=model.device), edits)
-        said.append(Said(name, tuple(map(model.token_text, row.ids)), kl, row.ended, text))
+        said.append(Said(name, tuple(map(model.token_text, row.ids)), kl, row.ended, whole))
     return Comparison(_shown(model, prompt), tuple(said))
 
 
@@ -138,5 +138,5 @@ def _spans(said: Said, top: float) -> str:
     for token, value in zip(said.tokens, said.kl, strict=True):
         share = value / top if top > 0 else 0.0
         style = f"background:rgba(242,142,43,{share:.2f})"
-        spans.append(f'<span style="{style}" title="{value:.3f} nats">{escape(token)}</span>')
+        spans.append(f'<bdi style="{style}" title="{value:.3f} nats">{text(token)}</bdi>')
     return "".join(spans)

@@ -172,28 +172,47 @@ def _write(folder: Path, rows: dict[str, _Samples]) -> None:
     import pyarrow.parquet as pq
 
     flat = [(key, sample, row, text) for key, samples in rows.items() for sample, (row, text) in enumerate(samples)]
-    columns: dict[str, Any] = {
-        "prompt": pa.array([key for key, _, _, _ in flat]),
-        "sample": pa.array([sample for _, sample, _, _ in flat], pa.int32()),
-        "ids": pa.array([row.ids for _, _, row, _ in flat], pa.list_(pa.int32())),
-        "ended": pa.array([row.ended for _, _, row, _ in flat]),
-        "log_prob": pa.array([row.log_prob for _, _, row, _ in flat], pa.list_(pa.float64())),
-        "entropy": pa.array([row.entropy for _, _, row, _ in flat], pa.list_(pa.float64())),
-        "text": pa.array([text for _, _, _, text in flat], pa.string()),
+    columns = {
+        "prompt": [key for key, _, _, _ in flat],
+        "sample": [sample for _, sample, _, _ in flat],
+        "ids": [row.ids for _, _, row, _ in flat],
+        "ended": [row.ended for _, _, row, _ in flat],
+        "log_prob": [row.log_prob for _, _, row, _ in flat],
+        "entropy": [row.entropy for _, _, row, _ in flat],
+        "text": [text for _, _, _, text in flat],
     }
-    table = pa.table(columns)
+    table = pa.table(columns, schema=_schema())
     file = folder / f"{digest(sorted(rows), [len(samples) for samples in rows.values()])}.parquet"
-    write_atomically(file, lambda temporary: pq.write_table(table, temporary))
+    write_atomically(file, lambda temporary: pq.write_table(table, temporary, write_page_checksum=True))
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    numbers = pa.list_(pa.float64())
+    kinds = pa.string(), pa.int32(), pa.list_(pa.int32()), pa.bool_(), numbers, numbers, pa.string()
+    return pa.schema(zip(("prompt", "sample", "ids", "ended", "log_prob", "entropy", "text"), kinds, strict=True))
+
+
+def _table(file: Path) -> list[dict[str, Any]]:
+    """The rows of a file; none where it is damaged or not ours, so that they are generated again."""
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(file, page_checksum_verification=True)
+    except Exception:  # pyarrow raises a dozen classes on a damaged file
+        return []
+    if table.schema.remove_metadata() != _schema() or any(column.null_count for column in table.columns):
+        return []
+    return table.to_pylist()
 
 
 def _read(folder: Path) -> dict[str, _Samples]:
     """All samples of each prompt; of two files that hold a prompt, the longer one counts."""
-    import pyarrow.parquet as pq
-
     found: dict[str, _Samples] = {}
     for file in sorted(folder.glob("*.parquet")):
         here: dict[str, _Samples] = {}
-        for one in pq.read_table(file).to_pylist():
+        for one in _table(file):
             log_prob, entropy = tuple(one["log_prob"]), tuple(one["entropy"])
             row = Completion(0, one["sample"], tuple(one["ids"]), one["ended"], log_prob, entropy)
             here.setdefault(one["prompt"], []).append((row, one["text"]))

@@ -76,6 +76,11 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically."""
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write indented JSON atomically; NaN and infinity are refused, as JSON has neither."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -96,3 +101,34 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} does not hold a JSON object")
     return value
+
+
+def regular_file(path: Path) -> Path:
+    """The path, if it is a regular file (a pipe or device would block or never end).
+
+    Raises:
+        UserError: it is missing or something else.
+    """
+    if not path.exists():
+        raise UserError("no such file", given=path)
+    if not path.is_file():
+        raise UserError("not a regular file", given=path)
+    return path
+
+
+def plain_sibling(folder: Path, name: object) -> Path:
+    """A file that an index names, which must lie in the index's own folder.
+
+    A link is followed only inside that folder or into the `blobs` of the same Hugging Face cache.
+
+    Raises:
+        UserError: the name has a path in it, or the link leads elsewhere.
+    """
+    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
+        raise UserError("an index names a file outside its folder", given=name, works="shards lie beside their index")
+    path = folder / name
+    home = folder.resolve()
+    allowed = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
+    if path.resolve().parent not in allowed:
+        raise UserError("a shard is a link out of its folder", given=name, works="copy the file there")
+    return regular_file(path)

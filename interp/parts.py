@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.digest import digest
+from interp.errors import UserError
 from interp.files import write_atomically
 
 if TYPE_CHECKING:
@@ -38,9 +39,7 @@ class Part:
 
     def frame(self) -> pd.DataFrame:
         """The rows."""
-        import pandas as pd
-
-        return pd.read_parquet(self.data) if isinstance(self.data, Path) else self.data
+        return read_frame(self.data) if isinstance(self.data, Path) else self.data
 
     @property
     def name(self) -> str:
@@ -56,23 +55,41 @@ def write_part(folder: Path, part: Part) -> None:
     table = pa.Table.from_pandas(part.frame(), preserve_index=False)
     about = {"cells": part.cells, "source": part.source, "edits": part.edits}
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), _META: json.dumps(about).encode()})
-    write_atomically(folder / f"{part.name}.parquet", lambda file: pq.write_table(table, file))
+    file = folder / f"{part.name}.parquet"
+    write_atomically(file, lambda temporary: pq.write_table(table, temporary, write_page_checksum=True))
 
 
 def read_part(file: Path) -> Part | None:
     """The part in a file, its rows not yet read; None where the file is no part of ours."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        about = (pq.read_schema(file).metadata or {}).get(_META)
-    except (OSError, pa.ArrowInvalid):  # another process merged it, or a disk fault
+        described = json.loads((pq.read_schema(file).metadata or {})[_META])
+        cells = tuple((int(index), tuple((name, value) for name, value in key)) for index, key in described["cells"])
+        return Part(cells, described["source"], tuple(described["edits"]), file)
+    except Exception:  # another process merged it, a disk fault, or somebody else's file
         return None
-    if about is None:
-        return None
-    described = json.loads(about)
-    cells = tuple((int(index), tuple((name, value) for name, value in key)) for index, key in described["cells"])
-    return Part(cells, described["source"], tuple(described["edits"]), file)
+
+
+def read_frame(file: Path) -> pd.DataFrame:
+    """A frame from parquet, its pages held against their checksums.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    import pandas as pd
+
+    try:
+        return pd.read_parquet(file, page_checksum_verification=True)
+    except Exception as error:  # pyarrow and pandas raise a dozen classes on a damaged file
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        works = "remove it: the run measures again what is missing"
+        raise UserError(f"{file} cannot be read: {reason}", works=works) from error
+
+
+def write_frame(file: Path, frame: pd.DataFrame) -> None:
+    """Write a frame with checksums of its pages, atomically."""
+    write_atomically(file, lambda temporary: frame.to_parquet(temporary, index=False, write_page_checksum=True))
 
 
 def choose(parts: Sequence[Part]) -> list[Part]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from interp.errors import UserError
+from interp.markup import text
 from interp.store import RunRecord
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ def plain_figure(record: RunRecord) -> go.Figure:
         raise UserError("this run has no numbers to plot", works=f"its columns: {', '.join(frame.columns)}")
     x, y = (numeric[0] if len(numeric) > 1 else (texts or numeric)[0]), numeric[-1]
     group = texts[0] if texts and texts[0] != x else None
-    parts = [(str(value), rows) for value, rows in frame.groupby(group, sort=False)] if group else [("", frame)]
+    parts = [(text(value), rows) for value, rows in frame.groupby(group, sort=False)] if group else [("", frame)]
     figure = go.Figure([_trace(rows, x, y, name) for name, rows in parts])
     n = record.meta["n"]
     figure.update_layout(
         template="plotly_white",
-        title=f"{record.meta['experiment']}: mean of {y}, n = {n}",
-        xaxis_title=columns.get(x, x),
-        yaxis_title=columns.get(y, y),
+        title=f"{text(record.meta['experiment'])}: mean of {text(y)}, n = {n}",
+        xaxis_title=text(columns.get(x, x)),
+        yaxis_title=text(columns.get(y, y)),
         showlegend=group is not None,
     )
     return figure

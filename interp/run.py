@@ -7,11 +7,11 @@ import shlex
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.errors import UserError
+from interp.markup import text, visible
 from interp.registry import load
 from interp.store import RunRecord
 
@@ -128,10 +128,11 @@ class Run:
 
     def _repr_html_(self) -> str:
         meta = self.record.meta
-        title = f"{meta['experiment']} <code>{escape(self.key)}</code>{' (partial)' if self.partial else ''}"
-        said = "".join(f"<li>{escape(_sentence(verdict))}</li>" for verdict in self.verdicts)
-        table = self.frame.head(8).to_html(index=False, escape=True, border=0)
-        return f"<div><b>{title}</b><p>{escape(self.methods())}</p><ul>{said}</ul>{table}</div>"
+        title = f"{text(meta['experiment'])} <code>{text(self.key)}</code>{' (partial)' if self.partial else ''}"
+        said = "".join(f"<li>{text(_sentence(verdict))}</li>" for verdict in self.verdicts)
+        shown = self.frame.head(8).map(lambda value: visible(value) if isinstance(value, str) else value)
+        table = shown.rename(columns=visible).to_html(index=False, escape=True, border=0)
+        return f"<div><b>{title}</b><p>{text(self.methods())}</p><ul>{said}</ul>{table}</div>"
 
 
 def open_run(path: str | Path) -> Run:
@@ -151,9 +152,16 @@ def draw(record: RunRecord, kind: str | None = None) -> go.Figure:
         from interp.plain_figure import plain_figure
 
         return plain_figure(record)
+    if kind is None and ".py:" in name:
+        # run.json may come from a stranger: what it names is looked up, never run from a file
+        raise UserError("this run names a figure in a file", given=name, works="give it yourself with --kind")
     builder = load("figures", name)
     first = next(iter(inspect.signature(builder).parameters), "run")
-    return builder([record]) if first == "runs" else builder(record)
+    try:
+        return builder([record]) if first == "runs" else builder(record)
+    except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"the figure {name} cannot be drawn from this run: {reason}", given=record.path) from error
 
 
 def save_figures(record: RunRecord, kind: str | None = None) -> None:

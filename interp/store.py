@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from interp.digest import digest
 from interp.errors import UserError
 from interp.files import disk_errors, read_json, write_atomically, write_json
-from interp.parts import Part, choose, read_part, write_part
+from interp.parts import Part, choose, read_frame, read_part, write_frame, write_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,10 +71,13 @@ class RunRecord:
             raise UserError("no such run folder", given=path, works="give runs/<experiment>/<key>")
         if not (folder / "run.json").is_file():
             raise UserError("this folder holds no run.json", given=path, works="give runs/<experiment>/<key>")
+        from interp.run_json import checked
+
         meta = read_json(folder / "run.json")
-        if meta.get("schema", SCHEMA) > SCHEMA:
+        schema = meta.get("schema", SCHEMA)
+        if isinstance(schema, int) and schema > SCHEMA:
             raise UserError("this run was written by a later version", given=path, works="upgrade small-vectors")
-        return cls(folder, meta)
+        return cls(folder, checked(meta, folder))
 
     @property
     def partial(self) -> bool:
@@ -88,7 +91,7 @@ class RunRecord:
 
         # Others may have finished it since run.json was read, and removed the parts.
         if not self.partial or not read_json(self.path / "run.json").get("partial"):
-            return pd.read_parquet(self.path / "frame.parquet")
+            return read_frame(self.path / "frame.parquet")
         parts = RunFolder(self.path).parts(self.meta.get("source", ""))
         if not parts:
             return pd.DataFrame(columns=list(self.meta.get("columns", {})))
@@ -105,7 +108,10 @@ class RunRecord:
         file = self.path / "tensors" / f"{name}.safetensors"
         if not file.is_file():
             raise UserError("this run kept no such tensors", given=name)
-        return load_file(file)
+        try:
+            return load_file(file)
+        except Exception as error:  # safetensors has no class of its own for a damaged file
+            raise UserError(f"{file} cannot be read: {error}", works="remove the run; it is made again") from error
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,7 @@ class RunFolder:
 
     def write_frame(self, frame: pd.DataFrame) -> None:
         """Write the merged frame."""
-        write_atomically(self.path / "frame.parquet", lambda file: frame.to_parquet(file, index=False))
+        write_frame(self.path / "frame.parquet", frame)
 
     def write_tensors(self, name: str, tensors: Mapping[str, Any]) -> None:
         """Keep torch tensors or numpy arrays beside the frame, as safetensors."""

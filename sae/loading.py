@@ -90,7 +90,7 @@ def load_folder(folder: Path) -> Dictionary:
 
     try:
         inner: Any = SAE.load_from_disk(folder)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # sae-lens, safetensors and torch raise a dozen classes on damaged files
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"this folder holds no autoencoder of sae-lens: {reason}", given=folder.name) from error
     return _wrap(inner, _read_card(folder))
@@ -100,7 +100,7 @@ def _read_card(folder: Path) -> SaeCard:
     path = folder / "card.json"
     try:
         return SaeCard.model_validate(json.loads(path.read_text())) if path.is_file() else SaeCard(name=folder.name)
-    except (ValidationError, ValueError) as error:
+    except (ValidationError, ValueError, OSError, RecursionError) as error:
         raise UserError("this card cannot be read", given=path.name, works="see SaeCard for its fields") from error
 
 

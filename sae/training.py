@@ -20,6 +20,7 @@ from torch import Tensor
 from interp.batch import Batch
 from interp.completions import paired_rows
 from interp.errors import UserError
+from interp.files import disk_errors, write_text
 from interp.sites import Site
 from sae.card import Of, SaeCard
 from sae.dictionary import Dictionary, hook_of
@@ -238,14 +239,15 @@ def _told(batches: Iterator[Tensor], steps: int, say: Callable[[str], None]) -> 
 def save(inner: Any, folder: Path, card: SaeCard) -> Path:
     """Write what `sae.load` and `SAE.load_from_disk` read: sae-lens' inference model, and our card beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    inner.save_inference_model(folder)
-    write_card(folder, card)
+    with disk_errors(folder):
+        inner.save_inference_model(folder)
+    write_card(folder, card)  # last: without it the folder is not listed
     return folder
 
 
 def write_card(folder: Path, card: SaeCard) -> None:
     """Write the card beside an autoencoder."""
-    (folder / "card.json").write_text(card.model_dump_json(indent=1) + "\n")
+    write_text(folder / "card.json", card.model_dump_json(indent=1) + "\n")
 
 
 def _card(model: Any, vectors: Any, task: Any, settings: TrainSettings, site: Site, name: str) -> SaeCard:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from torch import Tensor
 from interp.digest import digest
 from interp.edits import AddAdaptive
 from interp.errors import UserError
+from interp.markup import text
 from interp.positions import Positions
 from vectors.card import Card
 from vectors.steering import SteeringVectors, refuse_together
@@ -181,7 +181,7 @@ class AdaptiveVectors:
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{layer}</td><td>{norm:.4g}</td></tr>" for layer, norm in self.norms.items())
-        about = html.escape(f"{self.name}: {self.card.base_model}, rank-1 adapters of down_proj")
+        about = text(f"{self.name}: {self.card.base_model}, rank-1 adapters of down_proj")
         return f"<table><caption>{about}</caption><tr><th>layer</th><th>scale |a| |b|</th></tr>{rows}</table>"
 
     def __repr__(self) -> str:

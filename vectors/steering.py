@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from torch import Tensor
 from interp.digest import digest
 from interp.edits import Add
 from interp.errors import UserError
+from interp.markup import text
 from interp.positions import Positions
 from interp.sites import Site
 from vectors.card import Card
@@ -226,7 +226,7 @@ class SteeringVectors:
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><td>{layer}</td><td>{norm:.4g}</td></tr>" for layer, norm in self.norms.items())
-        about = html.escape(f"{self.name}: {self.card.base_model}, {self.card.site}, trained {self.card.trained}")
+        about = text(f"{self.name}: {self.card.base_model}, {self.card.site}, trained {self.card.trained}")
         return f"<table><caption>{about}</caption><tr><th>layer</th><th>norm</th></tr>{rows}</table>"
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from interp.errors import UserError
+from interp.files import write_bytes
 from vectors.card import Card
 from vectors.untrusted import CARD_BYTES, parsing, read_json, safetensors_metadata
 
@@ -23,10 +24,9 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], card: Card) -> Path:
     trained apart.
     """
     path = _with_suffix(path, ".safetensors")
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = card.model_dump_json(indent=1)
-    _replace(path, save(tensors, metadata={KEY: text}))
-    _replace(card_path(path), (text + "\n").encode())
+    write_bytes(path, save(tensors, metadata={KEY: text}))
+    write_bytes(card_path(path), (text + "\n").encode())
     return path
 
 
@@ -84,11 +84,3 @@ def push_files(repo: str, write: Callable[[Path], Path], *, private: bool) -> st
 
 def _with_suffix(path: Path, suffix: str) -> Path:
     return path if path.name.endswith(suffix) else path.with_name(path.name + suffix)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        file.write(data)
-    temporary = Path(file.name)
-    temporary.chmod(0o644)
-    temporary.replace(path)

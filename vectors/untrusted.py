@@ -15,6 +15,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from interp.errors import UserError
+from interp.files import plain_sibling as plain_sibling
+from interp.files import regular_file as regular_file
 
 CARD_BYTES = 1 << 20
 JSON_BYTES = 64 << 20
@@ -39,19 +41,6 @@ def parsing(path: Path, what: str) -> Generator[None, None, None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
         raise UserError(f"this {what} cannot be read: {reason}", given=path.name, works="is it whole?") from error
-
-
-def regular_file(path: Path) -> Path:
-    """The path, if it is a regular file (a pipe or device would block or never end).
-
-    Raises:
-        UserError: it is missing or something else.
-    """
-    if not path.exists():
-        raise UserError("no such file", given=path)
-    if not path.is_file():
-        raise UserError("not a regular file", given=path)
-    return path
 
 
 def head(path: Path, n: int = 8) -> bytes:
@@ -90,24 +79,6 @@ def read_object(path: Path, what: str, limit: int = CARD_BYTES) -> dict[str, Any
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON")
-
-
-def plain_sibling(folder: Path, name: object) -> Path:
-    """A file that an index names, which must lie in the index's own folder.
-
-    A link is followed only inside that folder or into the `blobs` of the same Hugging Face cache.
-
-    Raises:
-        UserError: the name has a path in it, or the link leads elsewhere.
-    """
-    if not isinstance(name, str) or name in ("", ".", "..") or Path(name).name != name or "\\" in name:
-        raise UserError("an index names a file outside its folder", given=name, works="shards lie beside their index")
-    path = folder / name
-    home = folder.resolve()
-    allowed = {home, home.parent.parent / "blobs"} if home.parent.name == "snapshots" else {home}
-    if path.resolve().parent not in allowed:
-        raise UserError("a shard is a link out of its folder", given=name, works="copy the file there")
-    return regular_file(path)
 
 
 def is_safetensors(path: Path) -> bool:

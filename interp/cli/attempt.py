@@ -66,8 +66,10 @@ def parse_factors(text: str) -> list[float]:
 
 def _write(shown: Comparison, file: Path) -> None:
     from interp.files import write_text
+    from interp.markup import POLICY
 
-    write_text(file, f'<!doctype html><meta charset="utf-8"><title>interp try</title>{shown.html()}')
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+    write_text(file, f'<!doctype html><meta charset="utf-8">{policy}<title>interp try</title>{shown.html()}')
 
 
 def _print(shown: Comparison) -> None:

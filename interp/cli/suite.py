@@ -6,12 +6,16 @@ On CPUs, experiments run side by side in processes of one thread each: small mat
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,19 +121,20 @@ def run_all(entries: Sequence[Any], given: Given, write: Write) -> tuple[dict[st
     """
     made, failed, code = dict[str, Any](), dict[str, str](), 0
     ready = [entry for entry in entries if entry.ready]
-    for entry, outcome in _outcomes(ready, given):
-        if outcome.kind == "interrupted":
-            return made, failed, 130
-        if outcome.kind == "done":
-            made[entry.key] = RunRecord.read(outcome.text)
-            click.echo(f"{entry.label}: {entry.title}: {outcome.seconds:.0f} s", err=True)
-        elif outcome.kind == "left out":
-            failed[entry.key] = outcome.text
-            click.echo(f"interp: {entry.label} is left out: {outcome.text}", err=True)
-        else:
-            failed[entry.key], code = "a bug; see the output of the command", 1
-            click.echo(outcome.text, err=True)
-        write(made, failed)
+    with closing(_outcomes(ready, given)) as outcomes:
+        for entry, outcome in outcomes:
+            if outcome.kind == "interrupted":
+                return made, failed, 130
+            if outcome.kind == "done":
+                made[entry.key] = RunRecord.read(outcome.text)
+                click.echo(f"{entry.label}: {entry.title}: {outcome.seconds:.0f} s", err=True)
+            elif outcome.kind == "left out":
+                failed[entry.key] = outcome.text
+                click.echo(f"interp: {entry.label} is left out: {outcome.text}", err=True)
+            else:
+                failed[entry.key], code = "a bug; see the output of the command", 1
+                click.echo(outcome.text, err=True)
+            write(made, failed)
     return made, failed, code
 
 
@@ -148,8 +153,14 @@ def _outcomes(entries: Sequence[Any], given: Given) -> Generator[tuple[Any, Outc
         try:
             for future in as_completed(work):
                 yield work[future], future.result()
-        except KeyboardInterrupt:
-            pool.shutdown(wait=True, cancel_futures=True)
+        except (KeyboardInterrupt, GeneratorExit, BrokenProcessPool) as stop:
+            for child in active_children():
+                child.kill()  # what is done is on the disk, written whole
+            if isinstance(stop, GeneratorExit):
+                raise
+            if isinstance(stop, BrokenProcessPool):
+                works = "give the same command again, with --jobs 1 or a smaller --memory; finished cells are kept"
+                raise UserError("a process was ended from outside, perhaps for lack of memory", works=works) from None
             yield entries[0], Outcome("interrupted", "")
 
 
@@ -183,8 +194,18 @@ _here: list[Shared] = []
 def _start(given: Given) -> None:
     import torch
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends an interrupt to all; the parent acts on it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     _here.append(Shared(given))
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot tell its workers, which would keep their models in memory for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(name: str, settings: Mapping[str, object]) -> Outcome:

@@ -119,7 +119,7 @@ def _lines(file: Path) -> list[str]:
 def _json(line: str, file: Path, number: int) -> dict[str, Any]:
     try:
         row: object = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = str(error).split(":")[0].lower()
         raise UserError(f"{file.name}, line {number}: not JSON ({message})", given=line.strip()[:60]) from None
     if not isinstance(row, dict):
@@ -131,10 +131,14 @@ def _problem(row: Mapping[str, Any], file: Path, number: int, seen: set[str]) ->
     where = f"{file.name}, line {number}"
     text = row.get("problem")
     if not isinstance(text, str) or not text.strip():
-        raise UserError(f'{where}: "problem" must be a text', given=json.dumps(text))
+        raise UserError(f'{where}: "problem" must be a text', given=json.dumps(text)[:60])
+    if any("\ud800" <= letter <= "\udfff" for part in row.values() for letter in str(part)):
+        raise UserError(f"{where}: half a character (a lone surrogate) is no text", given=json.dumps(text)[:60])
     split = row.get("split", "test")
     if split not in SPLITS:
-        raise UserError(f'{where}: no such "split"', given=split, works=f"use one of {', '.join(SPLITS)}")
+        raise UserError(
+            f'{where}: no such "split"', given=json.dumps(split)[:60], works=f"use one of {', '.join(SPLITS)}"
+        )
     name = str(row.get("id", number))
     if name in seen:
         raise UserError(f'{where}: this "id" stands on an earlier line too', given=name)
@@ -147,10 +151,10 @@ def _answer(value: object, where: str) -> str | None:
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float | list):
-        raise UserError(f'{where}: "answer" must be a text or a number', given=json.dumps(value))
+        raise UserError(f'{where}: "answer" must be a text or a number', given=json.dumps(value)[:60])
     if isinstance(value, list):
         return ", ".join(str(item) for item in cast("list[object]", value))
-    return str(int(value)) if float(value).is_integer() else str(value)
+    return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
 
 
 def _hub_problems(

@@ -10,28 +10,22 @@ cvector-generator measures at `l_out` of block l and writes `direction.{l + 1}`;
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from interp.errors import UserError
+from interp.files import write_atomically
+from interp.gguf_header import F32, MAGIC, TensorInfo, read_header
 from vectors.formats.base import Format, Options, Vectors
 from vectors.formats.rows import from_rows, steering_only
 from vectors.steering import SteeringVectors
 from vectors.untrusted import ELEMENTS, head, parsing, regular_file
 
-MAGIC = b"GGUF"
 ARCHITECTURES = ("controlvector", "steeringvector")
 _DIRECTION = re.compile(r"direction\.(\d{1,5})")
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY, _F32 = 8, 9, 0
-_MANY = 1 << 16
 
 
 def matches(path: Path) -> bool:
@@ -51,7 +45,8 @@ def read(path: Path, options: Options) -> SteeringVectors:
     if regular_file(path).stat().st_size > 4 * ELEMENTS:
         raise UserError("this GGUF file is too large to be a control vector", given=path.name)
     with parsing(path, "GGUF file"):
-        fields, tensors = _Reader(path.read_bytes()).parse()
+        header, data = read_header(path), path.read_bytes()
+        fields, tensors = header.fields, {tensor.name: _direction(data, tensor) for tensor in header.tensors}
     architecture = fields.get("general.architecture")
     if architecture not in ARCHITECTURES:
         works = f"control vectors have the architecture {' or '.join(ARCHITECTURES)}"
@@ -75,14 +70,18 @@ def write(path: Path, vectors: Vectors) -> Path:
     Raises:
         UserError: there is a vector at layer 0, which llama.cpp cannot apply, or the vectors are not at resid_post.
     """
-    from gguf import GGUFWriter
-
     vectors = steering_only(vectors, "gguf")
     if 0 in vectors.layers:
         works = "leave it out with only(...), or bake it into a checkpoint"
         raise UserError("llama.cpp cannot steer layer 0 (it refuses direction.0)", given=vectors.name, works=works)
     path = path if path.suffix == ".gguf" else path.with_name(path.name + ".gguf")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda temporary: _write(temporary, vectors))
+    return path
+
+
+def _write(path: Path, vectors: SteeringVectors) -> None:
+    from gguf import GGUFWriter
+
     writer = GGUFWriter(path, "controlvector")
     writer.add_string("controlvector.model_hint", vectors.card.base_model)
     writer.add_uint32("controlvector.layer_count", len(vectors.layers))
@@ -92,79 +91,15 @@ def write(path: Path, vectors: Vectors) -> Path:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return path
 
 
-@dataclass
-class _Reader:
-    """GGUF versions 2 and 3, little endian.
-
-    The gguf package loops as long as a damaged header asks it to; here every count is bounded by the file.
-    """
-
-    data: bytes
-    at: int = 4
-
-    def parse(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        version = self.scalar("I")
-        if version not in (2, 3):
-            raise ValueError(f"version {version}")
-        n_tensors, n_fields = self.count(), self.count()
-        fields = {self.string(): self.value(self.scalar("I")) for _ in range(n_fields)}
-        infos = [self.info() for _ in range(n_tensors)]
-        alignment = fields.get("general.alignment", 32)
-        if not isinstance(alignment, int) or not 0 < alignment <= _MANY:
-            raise ValueError(f"alignment {alignment}")
-        start = -(-self.at // alignment) * alignment
-        tensors = {name: self.tensor(name, size, kind, start + offset) for name, size, kind, offset in infos}
-        if len(tensors) != n_tensors:
-            raise ValueError("two tensors have one name")
-        return fields, tensors
-
-    def take(self, n: int) -> bytes:
-        if n > len(self.data) - self.at:
-            raise ValueError("the file ends early")
-        self.at += n
-        return self.data[self.at - n : self.at]
-
-    def scalar(self, code: str) -> Any:
-        return struct.unpack(f"<{code}", self.take(struct.calcsize(code)))[0]
-
-    def count(self) -> int:
-        number = self.scalar("Q")
-        if number > _MANY:
-            raise ValueError(f"a count of {number}")
-        return number
-
-    def string(self) -> str:
-        return self.take(self.scalar("Q")).decode()
-
-    def value(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self.string()
-        if kind == _ARRAY:
-            inner, number = self.scalar("I"), self.scalar("Q")
-            if inner == _ARRAY or number > len(self.data) - self.at:
-                raise ValueError("an array that does not fit")
-            read: Callable[[int], Any] = self.value
-            return [read(inner) for _ in range(number)]
-        if kind not in _SCALARS:
-            raise ValueError(f"a value of type {kind}")
-        return self.scalar(_SCALARS[kind])
-
-    def info(self) -> tuple[str, list[int], int, int]:
-        name, n_dims = self.string(), self.scalar("I")
-        if n_dims > 4:
-            raise ValueError(f"{n_dims} dimensions")
-        size = [self.scalar("Q") for _ in range(n_dims)]
-        return name, size, self.scalar("I"), self.scalar("Q")
-
-    def tensor(self, name: str, size: list[int], kind: int, start: int) -> Tensor:
-        if kind != _F32 or len(size) != 1:
-            raise UserError("a direction must be a float32 vector", given=f"{name}: GGML type {kind}, {size}")
-        if start + 4 * size[0] > len(self.data):
-            raise ValueError("the file ends early")
-        return torch.from_numpy(np.frombuffer(self.data, "<f4", size[0], start).copy())
+def _direction(data: bytes, tensor: TensorInfo) -> Tensor:
+    if tensor.kind != F32 or len(tensor.shape) != 1:
+        given = f"{tensor.name}: GGML type {tensor.kind}, {list(tensor.shape)}"
+        raise UserError("a direction must be a float32 vector", given=given)
+    if tensor.start + 4 * tensor.shape[0] > len(data):
+        raise ValueError("the file ends early")
+    return torch.from_numpy(np.frombuffer(data, "<f4", tensor.shape[0], tensor.start).copy())
 
 
 FORMAT = Format("gguf", "control vector of repeng and llama.cpp, direction.{l}", matches, read, write)

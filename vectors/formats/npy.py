@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import zipfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import UserError
+from interp.files import write_bytes
 from vectors.formats.base import Format, Options, Vectors
 from vectors.formats.rows import from_rows, nonzero_rows, steering_only
 from vectors.steering import SteeringVectors
@@ -52,9 +54,9 @@ def write(path: Path, vectors: Vectors) -> Path:
     matrix = torch.zeros(vectors.card.n_layers, vectors.d_model)
     matrix[list(vectors.layers)] = vectors.directions
     path = path if path.suffix == ".npy" else path.with_name(path.name + ".npy")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        np.save(file, matrix.numpy(), allow_pickle=False)
+    made = io.BytesIO()
+    np.save(made, matrix.numpy(), allow_pickle=False)
+    write_bytes(path, made.getvalue())
     return path
 
 

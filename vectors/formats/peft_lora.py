@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from interp.errors import UserError
+from interp.files import write_bytes, write_text
 from vectors.adaptive import AdaptiveVectors
 from vectors.card import Card
 from vectors.formats.base import Format, Options, Vectors
@@ -80,7 +81,6 @@ def write(path: Path, vectors: Vectors) -> Path:
     """
     if not isinstance(vectors, AdaptiveVectors):
         raise UserError("peft holds adaptive vectors only", given=vectors.name, works="write npy, gguf or safetensors")
-    path.mkdir(parents=True, exist_ok=True)
     equal = len(set(vectors.scales)) == 1
     tensors: dict[str, Tensor] = {}
     for row, layer in enumerate(vectors.layers):
@@ -97,8 +97,8 @@ def write(path: Path, vectors: Vectors) -> Path:
         "target_modules": [f"model.layers.{layer}.mlp.down_proj" for layer in vectors.layers],
         "inference_mode": True,
     }
-    save_file(tensors, path / WEIGHTS, metadata={"format": "pt"})
-    (path / CONFIG).write_text(json.dumps(config, indent=1))
+    write_bytes(path / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_text(path / CONFIG, json.dumps(config, indent=1))
     return path
 
 

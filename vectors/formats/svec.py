@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from interp.errors import UserError
+from interp.files import write_text
 from vectors.formats.base import Format, Options, Vectors
 from vectors.formats.rows import from_rows, steering_only
 from vectors.steering import SteeringVectors
@@ -51,11 +52,10 @@ def write(path: Path, vectors: Vectors) -> Path:
     """Write directions with string keys; `explained_variances`, which the package expects, are written as 0."""
     vectors = steering_only(vectors, "svec")
     path = path if path.suffix == ".svec" else path.with_name(path.name + ".svec")
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = dict(zip(map(str, vectors.layers), vectors.directions.tolist(), strict=True))
     variances = dict.fromkeys(rows, 0.0)
     document = {"model_type": vectors.card.architecture, "directions": rows, "explained_variances": variances}
-    path.write_text(json.dumps(document))
+    write_text(path, json.dumps(document))
     return path
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from interp.files import write_text
+from interp.markup import text
+from interp.registry import load
 from interp.store import RunFolder
 from vectors.train.state import Progress
 
@@ -41,8 +42,7 @@ def write_curve(folder: RunFolder, meta: Mapping[str, Any], progress: Progress) 
     frame["validation"] = frame["validation"].astype(float)
     folder.write_frame(frame)
     figure = learning_curve(meta, progress)
-    write_text(folder.path / "figure.json", str(figure.to_json()))
-    write_text(folder.path / "figure.html", figure.to_html(include_plotlyjs="cdn"))
+    load("reports", "figure")(figure, folder.path, bundle=folder.path.parent.parent)  # one plotly.js for all runs
 
 
 def learning_curve(meta: Mapping[str, Any], progress: Progress) -> go.Figure:
@@ -69,7 +69,7 @@ def learning_curve(meta: Mapping[str, Any], progress: Progress) -> go.Figure:
     figure = go.Figure([batch, validation])
     figure.update_layout(
         template="plotly_white",
-        title=f"{meta['model']['name']}: {settings['kind']} at {where}, reward {settings['reward']}, "
+        title=f"{text(meta['model']['name'])}: {settings['kind']} at {where}, reward {settings['reward']}, "
         f"{settings['prompts']} x {settings['samples']} completions a step, seed {settings['seed']}",
         xaxis_title="updates",
         yaxis={"title": "share of right answers", "range": [0, 1]},

@@ -122,7 +122,7 @@ class TrainingRecord(BaseModel):
         """
         try:
             return cls.model_validate_json(path.read_text("utf-8"))
-        except (ValidationError, ValueError) as error:
+        except (ValidationError, ValueError, OSError) as error:
             raise UserError("this file is no record of a trained set", given=path.name) from error
 
 
