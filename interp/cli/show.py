@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +111,9 @@ def _printable(text: str) -> str:
 
 
 def _show_vectors(what: str) -> None:
+    from interp.cli.card import card_text
     from interp.given import as_json, as_vectors, check_paths
 
     check_paths(vectors=what)
     vectors = as_vectors(what)
-    click.echo(repr(vectors))
-    for name, value in as_json(vectors.card).items():
-        if value not in (None, "", [], {}):
-            click.echo(f"  {name.ljust(14)}  {value}")
+    click.echo(_printable(card_text(repr(vectors), as_json(vectors.card), shutil.get_terminal_size((100, 24)).columns)))
