@@ -136,7 +136,8 @@ class Context:
         alias, (stem, at, seed) = f"{self.model.name}/{name}", name.partition("@")
         if f"{self.model.name}/{stem.split('/')[0]}{at}{seed}" in known:
             return self.once(f"related {name}", lambda: as_vectors(alias, self.model))
-        if "/" not in name and not Path(name).exists():
+        block = stem.count("/") == 1 and stem.rpartition("/")[2].isdigit()  # of a set; an alias begins with a model
+        if ("/" not in name or block) and not Path(name).exists():
             return None
         return self.once(f"related {name}", lambda: as_vectors(name, self.model))
 
