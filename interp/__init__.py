@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from interp.load import load_model as load_model
     from interp.model import Model as Model
     from interp.model import Trace as Trace
+    from interp.patching import Node as Node
+    from interp.patching import PatchSweep as PatchSweep
     from interp.paths import CLEAN as CLEAN
     from interp.paths import FOLLOW as FOLLOW
     from interp.paths import STEERED as STEERED
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from interp.prompts import Prompt as Prompt
     from interp.run import Run as Run
     from interp.run import open_run as open_run
+    from interp.screening import Screen as Screen
+    from interp.screening import screen as screen
     from interp.sites import STREAMS as STREAMS
     from interp.sites import Site as Site
     from interp.store import RunRecord as RunRecord
@@ -74,7 +78,9 @@ _HOME = {
     "Interval": "interp.summaries",
     "Intervention": "interp.edits",
     "Model": "interp.model",
+    "Node": "interp.patching",
     "Patch": "interp.edits",
+    "PatchSweep": "interp.patching",
     "Positions": "interp.positions",
     "Problem": "interp.tasks.task",
     "Prompt": "interp.prompts",
@@ -83,6 +89,7 @@ _HOME = {
     "STEERED": "interp.paths",
     "STREAMS": "interp.sites",
     "Scorer": "interp.grading",
+    "Screen": "interp.screening",
     "Site": "interp.sites",
     "Store": "interp.store",
     "Task": "interp.tasks.task",
@@ -97,6 +104,7 @@ _HOME = {
     "load_task": "interp.tasks",
     "open_run": "interp.run",
     "per_row": "interp.edits",
+    "screen": "interp.screening",
     "steered": "interp.paths",
 }
 

@@ -63,7 +63,7 @@ def score(
     import pandas as pd
 
     batch = batch if isinstance(batch, Batch) else Batch.unpadded(batch)
-    chosen = [readout(one) if isinstance(one, str) else one for one in readouts]
+    chosen = chosen_readouts(readouts)
     where = positions_of(model, batch, at)
     if not bool(where.any()):
         raise UserError("there is nothing to read at these positions", given=at, works="score(..., at=Positions())")
@@ -87,14 +87,19 @@ def following(batch: Batch) -> Int[Tensor, "batch pos"]:
     return torch.cat([batch.ids[:, 1:], torch.full_like(batch.ids[:, :1], -1)], 1)
 
 
+def chosen_readouts(readouts: Sequence[str | Readout]) -> list[Readout]:
+    """Readouts, those given by name with their default settings."""
+    return [readout(one) if isinstance(one, str) else one for one in readouts]
+
+
 def read(
     model: Scores,
     readouts: Sequence[Readout],
-    base: Float[Tensor, "row d_model"],
+    base: Float[Tensor, "#row d_model"],
     steered: Float[Tensor, "row d_model"],
     next_ids: Int[Tensor, " row"],
 ) -> dict[str, list[Any]]:
-    """The readouts' columns for hidden states after the last block, a row each.
+    """The readouts' columns for hidden states after the last block, a row each; one base may stand for all rows.
 
     Raises:
         UserError: two readouts have a column of the same name.
@@ -104,8 +109,11 @@ def read(
     if twice:
         raise UserError("two readouts have the same column", given=twice[0], works="score them one after the other")
     values: dict[str, list[Any]] = {name: [] for name in names}
-    for some in blocks(len(base), model.d_vocab):
-        rows = Rows(log_probs(model, base[some]), log_probs(model, steered[some]), next_ids[some], model.token_text)
+    common = log_probs(model, base) if len(base) == 1 else None
+    for some in blocks(len(steered), model.d_vocab):
+        changed = log_probs(model, steered[some])
+        same = log_probs(model, base[some]) if common is None else common.expand_as(changed)
+        rows = Rows(same, changed, next_ids[some], model.token_text)
         for one in readouts:
             _extend(values, one(rows))
     return values

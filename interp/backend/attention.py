@@ -33,7 +33,7 @@ def attend(
     q: Float[Tensor, "batch head query d_head"],
     k: Float[Tensor, "batch kv key d_head"],
     v: Float[Tensor, "batch kv key d_head"],
-    mask: Bool[Tensor, "batch 1 query key"],
+    mask: Bool[Tensor, "#batch 1 query key"],
     divisor: float,
     soft_cap: float,
 ) -> Float[Tensor, "batch head query d_head"]:
@@ -57,7 +57,7 @@ def attend(
 def pattern(
     q: Float[Tensor, "batch head query d_head"],
     k: Float[Tensor, "batch kv key d_head"],
-    mask: Bool[Tensor, "batch 1 query key"],
+    mask: Bool[Tensor, "#batch 1 query key"],
     divisor: float,
     soft_cap: float,
 ) -> Float[Tensor, "batch head query key"]:
