@@ -96,11 +96,7 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
         memory_gb: bound of what a batch may hold.
     """
     folders, keys = request.folder_keys(model), request.prompt_keys()
-    stored = {name: _read(folder / name) for name in set(folders) if name is not None}
-    found: list[_Samples] = [
-        [] if name is None else stored[name].get(key, [])[: request.samples]
-        for name, key in zip(folders, keys, strict=True)
-    ]
+    found = kept(model, request, folder)
     missing = [row for row, samples in enumerate(found) if len(samples) < request.samples]
     hits = [row for row in range(len(found)) if row not in set(missing)]
     fired = _touched(model, request, found, hits)
@@ -113,6 +109,16 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
             rows = [row for row in missing if folders[row] == name]
             _write(folder / str(name), {keys[row]: found[row] for row in rows})
     return _assemble(request, found, fired)
+
+
+def kept(model: Model, request: Request, folder: Path) -> list[list[tuple[Completion, str]]]:
+    """The samples of each prompt on the disk, as many as are asked for or fewer; arguments as for `complete`."""
+    folders = request.folder_keys(model)
+    stored = {name: _read(folder / name) for name in set(folders) if name is not None}
+    return [
+        [] if name is None else stored[name].get(key, [])[: request.samples]
+        for name, key in zip(folders, request.prompt_keys(), strict=True)
+    ]
 
 
 def _folder_key(about: tuple[object, ...], seed: int, edits: tuple[Edit, ...]) -> str | None:

@@ -13,6 +13,7 @@ from interp.store import Store
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.completion_cache import Request
     from interp.completions import Completions
     from interp.editor import Fired
     from interp.prompts import Prompt
@@ -46,6 +47,7 @@ class Context:
         folder: where the run is written; large tensors go there.
         names: what the user called model, vectors and task; recorded only.
         recaller: runs or recalls another experiment; the runner gives it.
+        sources: what completes prompts in the model's place; see `interp.completion_sources`.
     """
 
     model: Any = None
@@ -61,6 +63,7 @@ class Context:
     folder: RunFolder | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     recaller: Recall | None = None
+    sources: tuple[Any, ...] = ()
     _fired: dict[str, dict[str, Any]] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
 
@@ -114,15 +117,39 @@ class Context:
             seed: this run's by default.
             keys: name of each prompt's problem, by which random streams are paired; the prompt's digest if None.
         """
-        from interp.completion_cache import Request, complete
+        from interp.completion_sources import complete_from
+
+        request = self.request(
+            prompts,
+            edits,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            samples=samples,
+            seed=seed,
+            keys=keys,
+        )
+        found = complete_from(self.sources, self.model, request, self.store.completions, memory_gb=self.memory)
+        self.fired(found.fired)
+        return found
+
+    def request(
+        self,
+        prompts: Sequence[Prompt],
+        edits: Any = (),
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float = 1.0,
+        samples: int = 1,
+        seed: int | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> Request:
+        """What `completions` asks for, by the same arguments."""
+        from interp.completion_cache import Request
 
         length = max_new_tokens if max_new_tokens is not None else self._room(prompts)
         seed = self.seed if seed is None else seed
         named = None if keys is None else tuple(keys)
-        request = Request(tuple(prompts), edits, length, float(temperature), samples, seed, named)
-        found = complete(self.model, request, self.store.completions, memory_gb=self.memory)
-        self.fired(found.fired)
-        return found
+        return Request(tuple(prompts), edits, length, float(temperature), samples, seed, named)
 
     def related(self, name: str) -> Any:
         """Other vectors of the same model: a set that comes with it ("all-layer"), an alias or a path.

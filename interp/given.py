@@ -108,6 +108,33 @@ def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> 
     return file
 
 
+def as_sources(given: Sequence[str], vectors: Any) -> tuple[Any, ...]:
+    """What completes prompts in the model's place, from what the command line takes.
+
+    Args:
+        given: of each the address of a server's API that serves the vectors (http://localhost:8000/v1), `base=` and the
+            address of one that serves the model as it is, or a file of `interp completions`.
+        vectors: the run's Intervention; None where there is none.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    if not given:
+        return ()
+    from interp.completion_file import FileSource
+    from interp.completion_server import ServerSource
+
+    sources: list[Any] = []
+    for one in given:
+        base, url = one.startswith("base="), one.removeprefix("base=")
+        if not url.startswith(("http://", "https://")):
+            sources.append(FileSource.read(Path(one).expanduser()))
+            continue
+        edits = () if base or vectors is None else vectors.edits()
+        sources.append(ServerSource(url, tuple(edit.digest for edit in edits)))
+    return tuple(sources)
+
+
 def describe_model(model: Any) -> dict[str, Any] | None:
     """What run.json says about a model."""
     if model is None:

@@ -61,3 +61,10 @@ def bar(what: str, total: int, *, done: int = 0, shown: bool = True) -> Generato
         *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True, disable=quiet
     ) as show:
         yield Bar(show, show.add_task(what, total=total, completed=done))
+
+
+def to_stderr(text: str) -> None:
+    """Say something to the user, beside the bar."""
+    from rich.console import Console
+
+    Console(stderr=True, force_jupyter=False).print(text, markup=False, highlight=False, soft_wrap=True)

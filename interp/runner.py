@@ -13,10 +13,19 @@ from interp.cell import Cell
 from interp.context import Context, silent
 from interp.declaration import Declaration
 from interp.errors import UserError
-from interp.given import as_json, as_model, as_task, as_vectors, describe_model, describe_task, describe_vectors
+from interp.given import (
+    as_json,
+    as_model,
+    as_sources,
+    as_task,
+    as_vectors,
+    describe_model,
+    describe_task,
+    describe_vectors,
+)
 from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
-from interp.progress import Bar, bar
+from interp.progress import Bar, bar, to_stderr
 from interp.provenance import class_source, class_target, git_revision, machine, now, versions
 from interp.run import Run
 from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
@@ -63,6 +72,7 @@ def run_experiment(
     progress: bool = True,
     scale: str = "",
     foreign: bool = False,
+    completions_from: Sequence[str] = (),
 ) -> Run:
     """Run an experiment, or recall it if its numbers exist already.
 
@@ -75,11 +85,13 @@ def run_experiment(
         progress: show progress and say what happens.
         scale: recorded in the run.
         foreign: allow vectors of other weights of the same shape.
+        completions_from: servers and files that complete prompts in the model's place; see `as_sources`.
 
     Returns:
         The run; partial if it was interrupted or other shards are missing.
     """
     ctx = open_context(experiment, given, out=out, memory=memory, progress=progress, scale=scale, foreign=foreign)
+    ctx.sources = as_sources(completions_from, ctx.vectors)
     return run_in(ctx, experiment, shard=shard)
 
 
@@ -95,11 +107,11 @@ def open_context(
 ) -> Context:
     """What an experiment runs in; arguments as for `run_experiment`."""
     _check_needs(experiment, given)
-    names = {name: value for name, value in given.items() if isinstance(value, str)}
     model, task = as_model(given.get("model")), as_task(given.get("task"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
-    ctx.say, ctx.names, ctx.recaller = (_to_stderr if progress else silent), names, _recall
+    ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
+    ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
     return ctx
 
 
@@ -114,8 +126,7 @@ def run_in(ctx: Context, experiment: Measurable, *, shard: Shard | None = None) 
     if shard is not None and not 1 <= shard[0] <= shard[1]:
         raise UserError("a shard is i/n with 1 <= i <= n", given=f"{shard[0]}/{shard[1]}", works="--shard 1/4")
     meta = describe(experiment, ctx)
-    folder = ctx.store.folder(meta)
-    ctx.folder = folder
+    ctx.folder = folder = ctx.store.folder(meta)
     name = "run" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"
     waiting = f"another process works on {folder.path}; waiting for it"
     with folder.lock(name, on_wait=lambda: ctx.say(waiting)):
@@ -148,7 +159,7 @@ def describe(experiment: Measurable, ctx: Context) -> dict[str, Any]:
         "model": describe_model(ctx.model),
         "vectors": describe_vectors(ctx.vectors, ctx.names.get("vectors")),
         "task": describe_task(ctx.task),
-        "inputs": experiment.inputs(ctx),
+        "inputs": experiment.inputs(ctx) | {f"completions {i}": one.digest for i, one in enumerate(ctx.sources)},
         "columns": dict(experiment.columns),
         "declaration": as_json(asdict(experiment.declaration)),
         "figures": list(experiment.figures),
@@ -288,9 +299,3 @@ def _sum_edits(parts: Sequence[Part]) -> list[dict[str, Any]]:
         entry["touched"] += edit["touched"]
         entry["rows"] += edit["rows"]
     return list(total.values())
-
-
-def _to_stderr(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True, force_jupyter=False).print(text, markup=False, highlight=False, soft_wrap=True)

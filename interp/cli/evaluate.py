@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
-from interp.given import as_model, as_task, as_vectors, check_paths, plain_name
+from interp.given import as_model, as_sources, as_task, as_vectors, check_paths, plain_name
 
 
 @click.command("eval")
@@ -24,6 +24,7 @@ from interp.given import as_model, as_task, as_vectors, check_paths, plain_name
 @click.option("--tokens", type=click.IntRange(min=1), help="Longest completion; the task's own by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random streams.")
 @click.option("--memory", type=float, metavar="GB", help="Bound on what generation may hold.")
+@click.option("--completions-from", multiple=True, metavar="URL|FILE", help="What completes in the model's place.")
 @click.option("--out", metavar="DIR", default="runs", show_default=True, help="Where completions are kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def command(
@@ -38,6 +39,7 @@ def command(
     tokens: int | None,
     seed: int,
     memory: float | None,
+    completions_from: tuple[str, ...],
     out: str,
     as_json: bool,
 ) -> None:
@@ -52,6 +54,7 @@ def command(
     loaded = as_model(model)
     steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out))
     ctx = Context(loaded, steered, problems, n=n, seed=seed, store=Store(Path(out)), memory=memory)
+    ctx.sources = as_sources(completions_from, steered)
     found = evaluate(ctx, split=split, temperature=temperature, samples=samples)
     about = {"model": plain_name(model), "vectors": plain_name(vectors) if vectors else None, "task": problems.name}
     if as_json:

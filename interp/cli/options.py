@@ -52,6 +52,12 @@ def memory_option() -> click.Option:
     return click.Option(["--memory"], type=float, metavar="GB", help="Bound on what generation may hold.")
 
 
+def completions_option() -> click.Option:
+    """--completions-from."""
+    help_text = "Let a server (OpenAI protocol; `base=URL` for the model without vectors) or a file complete prompts."
+    return click.Option(["--completions-from"], multiple=True, metavar="URL|FILE", help=help_text)
+
+
 def jobs_option() -> click.Option:
     """--jobs."""
     help_text = "Experiments side by side; by default one a core, at most 4, and one with CUDA."

@@ -11,6 +11,7 @@ import click
 from interp import registry
 from interp.cli.options import (
     DEFAULT_MODEL,
+    completions_option,
     foreign_option,
     given_settings,
     memory_option,
@@ -26,6 +27,7 @@ from interp.errors import UserError
 from interp.experiment import DEFAULT_SCALE, SCALES, Experiment
 from interp.given import check_paths, default_vectors
 
+ENGINES = ("local", "ray")
 _PATH_OPTIONS = ("--model", "--vectors", "--task", "--prompts")
 
 
@@ -69,7 +71,7 @@ def experiment_command(name: str, cls: type[Experiment]) -> click.Command:
     """A command whose flags are the experiment's settings."""
 
     def callback(**values: Any) -> int:
-        return _run(cls, values)
+        return _run(name, cls, values)
 
     about = (cls.__doc__ or "").strip() or name
     return click.Command(name, params=[*_options(), *setting_options(cls.model_fields)], callback=callback, help=about)
@@ -81,25 +83,28 @@ def _options() -> list[click.Option]:
     )
     shard = click.Option(["--shard"], metavar="I/N", help="Only every N-th cell, starting at the I-th.")
     shared = model_option(), vectors_option(), foreign_option(), task_option(), prompts_option()
-    return [*shared, scale, shard, memory_option(), out_option()]
+    engine = click.Option(
+        ["--engine"], type=click.Choice(ENGINES), default=ENGINES[0], show_default=True, help="What runs the cells."
+    )
+    return [*shared, scale, shard, engine, completions_option(), memory_option(), out_option()]
 
 
-def _run(cls: type[Experiment], values: dict[str, Any]) -> int:
+def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
     """Run it; the exit code is 130 if it was interrupted."""
     experiment = cls.at(values["scale"], **given_settings(cls.model_fields, values))
     shard = parse_shard(values["shard"])
     given = _given(cls, values)
-    from interp.runner import run_experiment
+    options = {key: values[key] for key in ("out", "memory", "scale", "foreign", "completions_from")}
+    if values["engine"] == "ray":
+        from interp.ray_engine import run_on_ray
 
-    run = run_experiment(
-        experiment,
-        given,
-        out=values["out"],
-        memory=values["memory"],
-        shard=shard,
-        scale=values["scale"],
-        foreign=values["foreign"],
-    )
+        if shard is not None:
+            raise UserError("--engine ray makes the shards itself", given=f"--shard {values['shard']}")
+        run = run_on_ray(name, experiment, given, **options)
+    else:
+        from interp.runner import run_experiment
+
+        run = run_experiment(experiment, given, shard=shard, **options)
     if not run.partial:
         run.save_figures()
     for verdict in run.verdicts:
