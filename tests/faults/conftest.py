@@ -30,8 +30,8 @@ def start(root: Path) -> Start:
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
 
-    def begin(*arguments: Any, **options: Any) -> Any:
-        process = context.Process(target=command, args=arguments, kwargs=options)
+    def begin(*arguments: Any, target: Callable[..., None] = command, **options: Any) -> Any:
+        process = context.Process(target=target, args=arguments, kwargs=options)
         process.start()
         return process
 

@@ -159,3 +159,31 @@ def mount(source: str, target: str, kind: str, flags: int, data: str) -> None:
 def address_space() -> int:
     """Bytes of address space that this process has now."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def long_prompts(rows: int, length: int) -> list[Any]:
+    """Prompts without a common beginning, so that each takes its own memory."""
+    import torch
+
+    from interp import Prompt
+
+    ids = torch.randint(4, 200, (rows, length), generator=torch.Generator().manual_seed(0)).tolist()
+    return [Prompt((index % 150 + 4, *row)) for index, row in enumerate(ids)]
+
+
+def complete(model: str, rows: int, length: int, spare_bytes: int | None, result: str) -> None:
+    """Complete prompts in one call, with little memory left, and write tokens and warnings into a file."""
+    import warnings
+
+    from interp import load_model
+
+    loaded = load_model(model)
+    loaded.generate(long_prompts(1, 8), max_new_tokens=2)  # so that threads and buffers are there
+    if spare_bytes is not None:
+        most = address_space() + spare_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        made = loaded.generate(long_prompts(rows, length), max_new_tokens=3, temperature=0)
+    written = {"ids": [row.ids for row in made.rows], "said": [str(one.message) for one in said]}
+    Path(result).write_text(json.dumps(written))

@@ -34,7 +34,10 @@ def undisturbed(place: Place, start: Start, tmp_path_factory: pytest.TempPathFac
     """The folder that each command leaves."""
     base = tmp_path_factory.mktemp("undisturbed")
     for name in NAMES:
-        ended(start(arguments(name, place, base / name), environment(name, place, base / name), str(base / "log")), base / "log")
+        ended(
+            start(arguments(name, place, base / name), environment(name, place, base / name), str(base / "log")),
+            base / "log",
+        )
     return {name: base / name for name in NAMES}
 
 
@@ -69,32 +72,40 @@ def test_two_processes_share_completions(place: Place, start: Start, tmp_path: P
     both = [start(one, environment("run", place, out), str(log)) for one in (first, second)]
     for process in both:
         ended(process, log)
-    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["accuracy-by-layer", "completions", "magnitude"]
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == [
+        "accuracy-by-layer",
+        "completions",
+        "magnitude",
+    ]
     check_whole(out)
 
 
-@pytest.mark.parametrize("limit", [0, 300, 20_000, 60_000])
+@pytest.mark.parametrize("limit", [1, 20_000])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bound_on_files(
-    name: str, limit: int, place: Place, start: Start, tmp_path: Path, undisturbed: dict[str, Path], survived: Counter[str]
+    name: str,
+    limit: int,
+    place: Place,
+    start: Start,
+    tmp_path: Path,
+    undisturbed: dict[str, Path],
+    survived: Counter[str],
 ) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
-    process = start(arguments(name, place, out), environment(name, place, out), str(log), file_bytes=limit or 1)
+    process = start(arguments(name, place, out), environment(name, place, out), str(log), file_bytes=limit)
     if ended(process, log, codes=(0, 2)) == 2:
         assert "file too large" in log.read_text().lower() or "cannot" in one_line(log)
         survived["full disks"] += 1
-    elif limit == 0:
+    elif limit == 1:
         pytest.fail("nothing was refused")
     check_whole(out)
     ended(start(arguments(name, place, out), environment(name, place, out), str(log)), log)
     check_same(out, undisturbed[name])
 
 
-@pytest.mark.parametrize("size", ["16k", "64k", "256k"])
+@pytest.mark.parametrize("size", ["16k", "64k"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_full_disk(
-    name: str, size: str, place: Place, start: Start, tmp_path: Path, survived: Counter[str]
-) -> None:
+def test_a_full_disk(name: str, size: str, place: Place, start: Start, tmp_path: Path, survived: Counter[str]) -> None:
     out, log = tmp_path / "out", tmp_path / "log"
     out.mkdir()
     process = start(arguments(name, place, out), environment(name, place, out), str(log), tmpfs=(str(out), size))
@@ -139,7 +150,9 @@ def test_a_finished_run_is_read_where_nothing_can_be_written(
     assert process.exitcode == 0, log.read_text()[-2000:]
 
 
-def test_the_second_process_measures_nothing(place: Place, start: Start, tmp_path: Path, undisturbed: dict[str, Path]) -> None:
+def test_the_second_process_measures_nothing(
+    place: Place, start: Start, tmp_path: Path, undisturbed: dict[str, Path]
+) -> None:
     """A finished run is recalled: it takes no time and no file changes."""
     out, log = shutil.copytree(undisturbed["run"], tmp_path / "out"), tmp_path / "log"
     before = {file: file.stat().st_mtime_ns for file in out.rglob("frame.parquet")}
