@@ -116,7 +116,8 @@ def find(group: str, name: str) -> metadata.EntryPoint:
         UserError: there is no such name, or two distributions offer it.
     """
     entries = _entries(group)
-    hits = [entry for entry in entries if name in (entry.name, _qualified(entry))]
+    # a distribution's name costs a parse of its metadata, so it is asked for where a name may hold one only
+    hits = [entry for entry in entries if name == entry.name or ("/" in name and name == _qualified(entry))]
     if len(hits) == 1:
         return hits[0]
     kind = _short(group).removesuffix("s")

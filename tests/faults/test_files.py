@@ -45,7 +45,7 @@ from vectors.train.record import Answers, TrainingRecord
 
 pytestmark = pytest.mark.faults
 
-INPUTS = {"vectors": 500, "text": 500, "run": 500, "gguf": 700, "model": 50}
+INPUTS = {"vectors": 500, "text": 500, "run": 300, "gguf": 700, "model": 50}
 """Damaged files of each reader, by what a read costs."""
 MOST_BYTES = 400 << 20
 """What reading may add to the process at its peak: the size of a small model's passes, whatever a header claims."""

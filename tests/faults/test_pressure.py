@@ -23,7 +23,7 @@ pytestmark = pytest.mark.faults
 
 PROMISED = 2.0
 """Seconds between an interrupt and the end."""
-INTERRUPTS = {"run": 10, "paper": 6, "train": 10, "fetch": 6}
+INTERRUPTS = {"run": 8, "paper": 3, "train": 8, "fetch": 5}
 
 
 def test_generation_goes_on_with_smaller_batches(place: Place, start: Start, tmp_path: Path) -> None:
