@@ -179,6 +179,7 @@ def sentence(verdict: Mapping[str, Any]) -> str:
     if verdict.get("detectable") is not None:
         said.append(f"smallest detectable effect {_short(verdict['detectable'])}")
     because = str(verdict.get("because") or "").strip().rstrip(".")
+    because = "" if because in str(verdict.get("phrase")) else because  # "not testable here, because ..." says it
     return "; ".join(said) + "." + (f" {because[:1].upper()}{because[1:]}." if because else "")
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Literal
 
 from figures import published as p
 from interp import registry
 from interp.costs import Formula
 
 _NO_SETTINGS: Mapping[str, object] = MappingProxyType({})
+
+FATE = {
+    "yes": "The abstract of the last version (v4) still makes this claim.",
+    "in part": "The abstract of the last version (v4) makes part of this claim.",
+    "no": "The abstract of the last version (v4) no longer makes this claim; that of v3 does.",
+    "unknown": "No abstract says it, so whether the last version (v4) kept the figure is not known here.",
+    "ours": "Not in the paper.",
+}
+"""What is known of a claim's fate, by `Entry.kept`."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,8 @@ class Entry:
         settings: settings that differ from the experiment's own.
         covers: numbers of the paper's figures that it stands for; empty for ours.
         inferred: True where a number is our inference and not stated by our sources.
-        kept: whether the paper's last version still has it: "yes", "no", "unknown", or "ours".
+        kept: whether the abstract of the paper's last version (v4) still claims it: "yes", "in part", "no" (that of v3
+            does), "unknown" (no abstract speaks of it), "ours", or "own run" for what stands in no manifest.
         published: the paper's numbers, shown in a table beside.
         work: counts what it asks of a model, from its settings; None where that is not known.
     """
@@ -45,7 +56,7 @@ class Entry:
     settings: Mapping[str, object] = field(default_factory=lambda: _NO_SETTINGS)
     covers: tuple[str, ...] = ()
     inferred: bool = False
-    kept: str = "unknown"
+    kept: Literal["yes", "in part", "no", "unknown", "ours", "own run"] = "unknown"
     published: tuple[p.Published, ...] = ()
     work: Formula | None = None
 
@@ -65,3 +76,8 @@ class Entry:
             return self.covers[0]
         word = "Figure" if len(self.covers) == 1 else "Figures"
         return f"{word} {', '.join(self.covers)}" + (" (number inferred)" if self.inferred else "")
+
+    @property
+    def fate(self) -> str:
+        """Return whether the paper's last version still makes the claim; empty for one's own run."""
+        return FATE.get(self.kept, "")

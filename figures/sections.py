@@ -109,6 +109,7 @@ def body(section: Section, out: Path) -> str:
         f'<h2>{text(entry.title)}</h2><p class="claim">{text(entry.claim)}</p>',
         f"<p>Measured here: {text(entry.measures)}.</p>" if entry.measures else "",
         f"<p>Decided by: {text(entry.threshold)}.</p>" if entry.threshold else "",
+        f"<p>{text(entry.fate)}</p>" if entry.covers else "",
     ]
     if not section.runs:
         parts.append(f'<p class="pending-note">{text(section.state[:1].upper() + section.state[1:])}.</p>')

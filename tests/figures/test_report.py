@@ -17,6 +17,7 @@ import pytest
 from figures import paper
 from figures.record import keep
 from figures.report import write_paper, write_report, write_run_report
+from interp import registry
 from interp.errors import UserError
 from interp.store import RunFolder, RunRecord
 from tests.figures.records import HOSTILE, META, Made, lens, substitution
@@ -185,6 +186,19 @@ def test_every_figure_of_the_paper_has_an_entry() -> None:
     keys = [entry.key for entry in paper.manifest()]
     assert len(keys) == len(set(keys))
     assert all(entry.claim and entry.threshold and entry.margin > 0 for entry in paper.manifest())
+
+
+@pytest.mark.parametrize("entry", paper.manifest(), ids=lambda entry: entry.key)
+def test_an_entry_draws_and_decides_what_its_experiment_declares(entry: paper.Entry) -> None:
+    experiment = registry.load("experiments", entry.experiment)
+    assert set(entry.figures) == set(experiment.figures)
+    plan = experiment.declaration
+    points = 100 * plan.margin if plan.margin_unit.startswith("share of") else plan.margin
+    assert f"{points:g}" in entry.threshold or f"{plan.margin:g}" in entry.threshold
+    for number in re.findall(r"\d+\.\d+", plan.margin_unit):
+        assert number in entry.threshold, "a second margin is not told"
+    assert entry.work is not None
+    assert bool(entry.covers) == (entry.kept != "ours")
 
 
 def test_a_number_finds_the_entry_that_covers_it() -> None:
