@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
+from itertools import islice
 
 from interp.editor import Fired
 from interp.prompts import Prompt
+
+SHOWN = 20
+"""Rows that a notebook shows."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,20 @@ class Completions:
     def n_tokens(self) -> int:
         """Generated tokens, all rows together."""
         return sum(len(row.ids) for row in self.rows)
+
+    def __repr__(self) -> str:
+        return f"Completions({len(self.prompts)} prompts, {len(self)} rows, {self.n_tokens} tokens)"
+
+    def _repr_html_(self) -> str:
+        head = "<tr><th>prompt</th><th>sample</th><th>completion</th><th>tokens</th><th>ended</th></tr>"
+        style = "white-space:pre-wrap;text-align:left"
+        shown = "".join(
+            f"<tr><td>{row.prompt}</td><td>{row.sample}</td><td style='{style}'>{escape(text)}</td>"
+            f"<td>{len(row.ids)}</td><td>{'yes' if row.ended else 'cut'}</td></tr>"
+            for row, text in islice(self, SHOWN)
+        )
+        left = f"<p>and {len(self) - SHOWN} more rows</p>" if len(self) > SHOWN else ""
+        return f"<div><b>{escape(repr(self))}</b><table>{head}{shown}</table>{left}</div>"
 
 
 def paired_rows(completions: Completions) -> tuple[Sequence[Prompt], Sequence[Sequence[int]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -265,3 +266,17 @@ class Model:
 
     def __repr__(self) -> str:
         return f"Model({self.name}: {self.n_layers} blocks, d_model {self.d_model}, {self.dtype}, {self.device})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "architecture": self.architecture,
+            "blocks": self.n_layers,
+            "d_model": self.d_model,
+            "query heads, key and value heads": f"{self.cfg.n_heads}, {self.cfg.n_key_value_heads or self.cfg.n_heads}",
+            "vocabulary": self.d_vocab,
+            "context, tokens": self.n_ctx,
+            "weights": f"{self.dtype}, {self.device}",
+            "fingerprint": self.fingerprint,
+        }
+        rows = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+        return f"<table><caption>{escape(self.name)}</caption>{rows}</table>"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vectors.baselines import probe as probe
     from vectors.card import Card as Card
     from vectors.catalogue import list_pretrained as list_pretrained
+    from vectors.comparison import VectorComparison as VectorComparison
+    from vectors.comparison import compare_vectors as compare_vectors
     from vectors.fit import check_fit as check_fit
     from vectors.from_model import baseline as baseline
     from vectors.load import convert as convert
@@ -26,8 +28,10 @@ _HOME = {
     "Card": "vectors.card",
     "LowRankAdapters": "vectors.low_rank",
     "SteeringVectors": "vectors.steering",
+    "VectorComparison": "vectors.comparison",
     "baseline": "vectors.from_model",
     "check_fit": "vectors.fit",
+    "compare_vectors": "vectors.comparison",
     "convert": "vectors.load",
     "list_pretrained": "vectors.catalogue",
     "load_vectors": "vectors.load",
