@@ -1,1 +1,1 @@
-"""Benchmarks: equal results first, then times."""
+"""Benchmarks: the same work here and with other libraries, equal results first, then times."""

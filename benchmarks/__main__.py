@@ -1,75 +1,59 @@
-"""`make bench`: greedy generation of the same prompts here and with Hugging Face, as the median of several rounds."""
+"""`make bench`: the comparisons of docs/performance.md, which it rewrites."""
 
 from __future__ import annotations
 
-import statistics
+import logging
+import os
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+import warnings
+from collections.abc import Callable
+from pathlib import Path
 
-import torch
-from rich.console import Console
-from rich.table import Table
-from transformers import AutoModelForCausalLM
+import click
 
-from interp import Prompt, load_model, load_task
-from interp.backend.embedded import folder_of
-
-MODEL = "smollm2-135m-instruct"
-PROMPTS, NEW_TOKENS, ROUNDS = 16, 32, 5
+DOCUMENT, FIGURE = Path("docs/performance.md"), Path("docs/images/performance.svg")
 
 
-def main() -> None:
-    """Compare the completions, then print the table."""
-    torch.set_num_threads(1)
-    model, task = load_model(MODEL), load_task("word-problems")
-    reference = AutoModelForCausalLM.from_pretrained(folder_of(MODEL)).eval()
-    prompts = [task.prompt(model.tokenizer, problem) for problem in task.problems("test")[:PROMPTS]]
+@click.command()
+@click.option("--only", default="", help="Comma-separated: residual, heads, steered, layers, persistence, rloo, ...")
+@click.option("--rounds", default=5, show_default=True, help="Timed rounds of each comparison.")
+@click.option("--small", is_flag=True, help="Sizes that only show that everything runs.")
+@click.option("--write", is_flag=True, help=f"Write the table and the figure into {DOCUMENT} and {FIGURE}.")
+def main(only: str, rounds: int, small: bool, write: bool) -> None:
+    """Compare values, then times, with other libraries; print a table."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    warnings.simplefilter("ignore")  # the peers'
+    logging.disable(logging.WARNING)
+    from benchmarks import generation, machine, patching, persistence, report, rloo, scaling
+    from benchmarks.bench import Bench
+    from benchmarks.measure import Line
 
-    def ours() -> list[tuple[int, ...]]:
-        return [row.ids for row, _ in model.generate(prompts, max_new_tokens=NEW_TOKENS, temperature=0.0)]
-
-    def theirs() -> list[tuple[int, ...]]:
-        return _huggingface(reference, prompts, model.stop_ids)
-
-    if ours() != theirs():
-        raise SystemExit("the completions differ, so their times do not compare")
-    _print([("small-vectors", *_seconds(ours)), ("Hugging Face generate", *_seconds(theirs))])
-
-
-def _huggingface(reference: Any, prompts: Sequence[Prompt], stop: Sequence[int]) -> list[tuple[int, ...]]:
-    width = max(len(prompt.ids) for prompt in prompts)
-    pad = stop[0]
-    ids = torch.tensor([[pad] * (width - len(prompt.ids)) + list(prompt.ids) for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt.ids)) + [1] * len(prompt.ids) for prompt in prompts])
-    settings = {"do_sample": False, "max_new_tokens": NEW_TOKENS, "eos_token_id": list(stop), "pad_token_id": pad}
-    with torch.inference_mode():
-        rows = reference.generate(ids, attention_mask=mask, **settings)[:, width:].tolist()
-    return [_until(row, set(stop)) for row in rows]
-
-
-def _until(row: list[int], stop: set[int]) -> tuple[int, ...]:
-    """The row up to and with its first stop token."""
-    end = next((index + 1 for index, token in enumerate(row) if token in stop), len(row))
-    return tuple(row[:end])
-
-
-def _seconds(work: Callable[[], object]) -> tuple[float, float, float]:
-    """Median, fastest and slowest round in seconds."""
-    taken: list[float] = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken), min(taken), max(taken)
-
-
-def _print(rows: list[tuple[str, float, float, float]]) -> None:
-    title = f"{MODEL}, one thread: {PROMPTS} prompts, greedy, at most {NEW_TOKENS} new tokens, {ROUNDS} rounds"
-    table = Table("engine", "median s", "fastest s", "slowest s", title=title)
-    for name, *seconds in rows:
-        table.add_row(name, *(f"{value:.2f}" for value in seconds))
-    Console().print(table)
+    every: dict[str, Callable[[Bench], list[Line]]] = {
+        "start": machine.start_up,
+        "residual": patching.residual,
+        "heads": patching.heads,
+        "steered": generation.steered,
+        "layers": generation.layers,
+        "persistence": persistence.persistence,
+        "rloo": rloo.rloo,
+        "share": machine.shares,
+    }
+    chosen = only.split(",") if only else [*every, "figure"]
+    unknown = set(chosen) - {*every, "figure"}
+    if unknown:
+        raise click.UsageError(f"no such comparison: {min(unknown)}; there are {', '.join(every)}, figure")
+    bench, lines, begun = Bench(rounds, small), list[Line](), time.perf_counter()
+    for name in every:
+        if name in chosen:
+            lines += every[name](bench)
+            click.echo(f"{name}: done after {(time.perf_counter() - begun) / 60:.1f} min", err=True)
+    if lines:
+        report.show(lines, f"{bench.model.name}, {rounds} rounds")
+    if "figure" in chosen and (write or only):
+        scaling.draw(bench, FIGURE if write else Path("runs/performance.svg"))
+    if write:
+        report.write(lines, report.machine(rounds), DOCUMENT)
+    click.echo(f"{(time.perf_counter() - begun) / 60:.1f} minutes", err=True)
 
 
 if __name__ == "__main__":
