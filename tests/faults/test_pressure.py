@@ -41,6 +41,14 @@ def test_generation_goes_on_with_smaller_batches(place: Place, start: Start, tmp
     assert tight["ids"] == free["ids"]
 
 
+def crowding() -> float:
+    """Seconds on the clock for one second of a processor, now: 1 on a quiet machine."""
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.1:
+        pass
+    return max(1.0, (time.monotonic() - began) / 0.1)
+
+
 def test_interrupts(place: Place, start: Start, tmp_path: Path, survived: Counter[str]) -> None:
     log, moments = tmp_path / "log", random.Random(0)
     for name, count in INTERRUPTS.items():
@@ -56,7 +64,7 @@ def test_interrupts(place: Place, start: Start, tmp_path: Path, survived: Counte
                 os.kill(process.pid, signal.SIGINT)
             before = time.monotonic()
             ended(process, log, codes=(0, 130), seconds=60)
-            assert time.monotonic() - before < PROMISED
+            assert time.monotonic() - before < PROMISED * crowding()
             check_whole(out)
         ended(start(arguments(name, place, out), environment(name, place, out), str(log)), log)
         found = results(out)
@@ -98,7 +106,7 @@ def test_the_workers_of_a_report_end_with_it(
         assert time.monotonic() - began < 30
         time.sleep(0.05)
     if stop == signal.SIGINT:
-        assert time.monotonic() - began < PROMISED
+        assert time.monotonic() - began < PROMISED * crowding()
         assert process.returncode == 130, error
     survived["reports ended with their workers"] += 1
 
