@@ -136,7 +136,7 @@ class PatchSweep:
             UserError: a node's site was not kept, or its position or head does not exist.
         """
         chosen = self.nodes if nodes is None else nodes
-        branches = {number: branch for number, node in enumerate(chosen) if (branch := self._branch(node)) is not None}
+        branches = {number: branch for number, node in enumerate(chosen) if (branch := self.branch(node)) is not None}
         found = self.base.repeat(len(chosen), 1)
         order = sorted(branches, key=lambda number: (branches[number].first, branches[number].site.layer))
         with torch.no_grad():
@@ -144,7 +144,7 @@ class PatchSweep:
                 found[torch.tensor(some, device=found.device)] = self._together([branches[n] for n in some])
         return found
 
-    def _branch(self, node: Node) -> Branch | None:
+    def branch(self, node: Node) -> Branch | None:
         """What a node changes; None where both runs have the same value."""
         new, old = (self._value(run, node) for run in (self.source, self.own))
         differs = (new != old).flatten(1).any(1)
