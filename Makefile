@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PACKAGES := interp vectors sae experiments figures
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check --no-compile -c constraints.txt
+BENCH := .venv-bench
+BENCH_PIP := $(BENCH)/bin/python -m pip install -q --disable-pip-version-check --no-compile -c benchmarks/constraints.txt
 # Tests run one thread each (tests/conftest.py); a file stays on one worker, so its fixtures are made once.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
@@ -56,8 +58,15 @@ test-slow: $(STAMP)  ## every experiment at smoke scale, notebooks, the wheel, t
 test-faults: $(STAMP)  ## kills, full disks, hostile files and pages; at most ten minutes on two cores
 	$(PYTEST) --dist worksteal -m faults tests/faults
 
-bench: $(STAMP)  ## speed on this machine
-	$(BIN)/python -m benchmarks
+bench: $(BENCH)/.installed  ## speed beside other libraries (25 minutes of a quiet machine), into docs/performance.md
+	$(BENCH)/bin/python -m benchmarks --write
+
+# A virtual environment of its own: repeng wants a NumPy that is older than everyone else's.
+$(BENCH)/.installed: pyproject.toml benchmarks/constraints.txt
+	test -x $(BENCH)/bin/python || $(PYTHON) -m venv $(BENCH)
+	$(BENCH_PIP) torch
+	$(BENCH_PIP) -e '.[bench]'
+	touch $@
 
 clean:  ## remove what the other targets made, but .venv, runs and the paper
 	rm -rf build dist site .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -52,7 +52,7 @@ def main(only: str, rounds: int, small: bool, write: bool) -> None:
     if "figure" in chosen and (write or only):
         scaling.draw(bench, FIGURE if write else Path("runs/performance.svg"))
     if write:
-        report.write(lines, report.machine(rounds), DOCUMENT)
+        report.write(lines, report.machine(rounds), DOCUMENT, FIGURE if "figure" in chosen else None)
     click.echo(f"{(time.perf_counter() - begun) / 60:.1f} minutes", err=True)
 
 

@@ -47,8 +47,8 @@ def machine(rounds: int) -> str:
     )
 
 
-def write(lines: Sequence[Line], about: str, file: Path) -> None:
-    """Put the table into the document, between its two marks.
+def write(lines: Sequence[Line], about: str, file: Path, figure: Path | None) -> None:
+    """Put the table, and the figure if there is one, into the document, between its two marks.
 
     Raises:
         SystemExit: the document has no marks.
@@ -57,5 +57,8 @@ def write(lines: Sequence[Line], about: str, file: Path) -> None:
     if BEGIN not in text or END not in text:
         raise SystemExit(f"{file} has no place for the table: it needs the lines {BEGIN} and {END}")
     rows = ["| " + " | ".join(row) + " |" for row in (HEADER, ["---"] * len(HEADER), *map(cells, lines))]
-    table = "\n".join((BEGIN, "", about, "", *rows, "", END))
+    shown = (
+        [] if figure is None else [f"![Cost against blocks, positions and rows]({figure.relative_to(file.parent)})", ""]
+    )
+    table = "\n".join((BEGIN, "", about, "", *rows, "", *shown, END))
     file.write_text(text[: text.index(BEGIN)] + table + text[text.index(END) + len(END) :])
