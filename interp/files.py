@@ -45,7 +45,7 @@ def _code(error: Exception) -> int:
     """The system's number of an error; safetensors tells it in the text of an error of its own. 0 = none."""
     if isinstance(error, OSError):
         return error.errno or 0
-    told = re.search(r"\bcode: (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    told = re.search(r"\bos error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
     return int(told[1]) if told else 0
 
 

@@ -39,10 +39,10 @@ def start(root: Path) -> Start:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print what tests recorded as `faults`, summed over all that passed."""
+    """Print what tests recorded in `survived`, summed; it is known when a test is taken down."""
     total: Counter[str] = Counter()
-    for report in terminalreporter.stats.get("passed", ()):
-        for name, value in report.user_properties:
+    for report in terminalreporter.stats.get("", ()):
+        for name, value in report.user_properties if report.when == "teardown" else ():
             if name.startswith("faults: "):
                 total[name.removeprefix("faults: ")] += value
     if total:
