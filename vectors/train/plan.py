@@ -13,6 +13,9 @@ SINGLE = (12, 28, 29, 4, 20, 24, 0, 8, 16, 26)
 FOUR = (4, 12, 20, 28)
 """Blocks with adaptive vectors and with a second seed."""
 
+TOGETHER = {"steps": 45}
+"""Vectors of all layers were best on validation problems after 40."""
+
 APART = {"steps": 30}
 """A vector alone rises for about as many steps."""
 
@@ -32,15 +35,19 @@ def single(layer: int, seed: int = 0) -> TrainSettings:
 def embedded_plan() -> list[TrainSettings]:
     """All runs, first things first; processes that share the plan each take the next unfinished one."""
     return [
-        TrainSettings(),
+        TrainSettings.model_validate(TOGETHER),
         *(single(layer) for layer in SINGLE),
         TrainSettings.model_validate({"reward": "random", **UNDECIDED}),
         TrainSettings.model_validate({"reward": "format", **UNDECIDED}),
         TrainSettings(kind="lora", rank=1),
         TrainSettings(kind="lora", rank=4),
         *(TrainSettings.model_validate({"kind": "rank1", "layers": (layer,), **APART}) for layer in FOUR),
-        *(TrainSettings(seed=seed) for seed in (1, 2)),
+        *(TrainSettings.model_validate({"seed": seed, **TOGETHER}) for seed in (1, 2)),
         *(single(layer, seed=1) for layer in FOUR),
-        *(TrainSettings(layers=(16,), place=place) for place in PLACES if place != "mlp_out"),
+        *(
+            TrainSettings.model_validate({"layers": (16,), "place": place, **APART})
+            for place in PLACES
+            if place != "mlp_out"
+        ),
         TrainSettings(kind="full"),
     ]

@@ -21,8 +21,9 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 PLACES: tuple[Place, ...] = get_args(Place)
 REWARDS: tuple[Reward, ...] = get_args(Reward)
 
-TOGETHER_RATE = 1e-2
-"""One rate for all layers of vectors that are trained together."""
+TOGETHER_RATE = 5e-3
+"""One rate for vectors of all layers together. Twice as much took the entropy down to 0.1 nats within 12
+steps and ended lower on validation problems."""
 
 APART_FACTOR = 6.4e-4
 """c of rate_l = c * median |h_l|: 0.12 at block 16 of the embedded model. A third of it learned nothing at block 28."""
