@@ -115,8 +115,7 @@ def whole_rows(
         draw_of: draw that each answer met, where draws are mixed; None where every draw met every problem.
         seed: of the halves.
     """
-    _, reporting = split_answers(example, problems, seed)
-    keys = list(combinations(layers, 2))
+    (_, reporting), keys = split_answers(example, problems, seed), list(combinations(layers, 2))
     best = [right[int(one), float(factor)] for one, factor in zip(pairs["best"], pairs["best_factor"], strict=True)]
     effect = np.mean([interaction(right, i, j) for i, j in keys], 0)
     beyond = np.mean([right["pair", i, j] - one for (i, j), one in zip(keys, best, strict=True)], 0)
@@ -134,8 +133,7 @@ def whole_rows(
         {"part": "draws", "vector": "random-partner", "draw": draw, "interaction": a, "beyond_best": b}
         for draw, (a, b) in enumerate(zip(_by_draw(random, draw_of), _by_draw(past, draw_of, reporting), strict=True))
     ]
-    frame = pd.DataFrame([{**row, "vector": "trained", "draw": 0}, *draws])
-    return frame.assign(n=len(set(example)))
+    return pd.DataFrame([{**row, "vector": "trained", "draw": 0}, *draws]).assign(n=len(set(example)))
 
 
 def _by_draw(values: np.ndarray, draw_of: np.ndarray | None, where: np.ndarray | None = None) -> list[float]:

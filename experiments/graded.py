@@ -18,7 +18,7 @@ from scipy.optimize import brentq
 from experiments.controls import MATCHED_POSITIONS
 from experiments.texts import places, texts
 from interp.chat import render
-from interp.completions import Completions
+from interp.completions import Completion, Completions
 from interp.context import Context
 from interp.distributions import entropy as entropy_of
 from interp.distributions import log_probs
@@ -127,18 +127,22 @@ def answers(
     rows: list[dict[str, Any]] = []
     for row, text in said:
         condition, problem = conditions[row.prompt // len(problems)], problems[row.prompt % len(problems)]
-        grade = ctx.task.grade(problem, written[condition.prefix] + text)
-        found = {
-            "temperature": float(temperature),
-            "example": problem.id,
-            "right": float(bool(grade.right)),
-            "boxed": float(grade.boxed),
-            "ended": float(row.ended),
-            "length": float(len(row.ids) + len(condition.prefix)),
-            "entropy": fmean(row.entropy),
-        }
-        rows.append({**condition.coordinates, **found})
+        graded = _graded(ctx, problem, row, written[condition.prefix] + text, len(condition.prefix))
+        rows.append({**condition.coordinates, "temperature": float(temperature), **graded})
     return pd.DataFrame(rows)
+
+
+def _graded(ctx: Context, problem: Problem, row: Completion, text: str, begun: int) -> dict[str, Any]:
+    """What is measured of a completion, `begun` tokens of which were given."""
+    grade = ctx.task.grade(problem, text)
+    return {
+        "example": problem.id,
+        "right": float(bool(grade.right)),
+        "boxed": float(grade.boxed),
+        "ended": float(row.ended),
+        "length": float(len(row.ids) + begun),
+        "entropy": fmean(row.entropy),
+    }
 
 
 def _prompts(ctx: Context, problems: Sequence[Problem], shots: int | None) -> list[Prompt]:

@@ -66,12 +66,8 @@ def complete(
     if not settled:
         return ctx.completions(prompts, edits, temperature=temperature, samples=samples, keys=keys)
     firsts = _firsts(ctx, prompts, rows, keys, temperature=temperature, samples=samples)
-    groups: dict[Hashable, list[int]] = {}
-    for row, (prompt, key, own, first) in enumerate(zip(prompts, keys, rows, firsts, strict=True)):
-        later = [replace(edit, positions=EVERYWHERE) for edit in own if isinstance(edit, Add) and _later(edit)]
-        after = tuple(edit.digest for edit in later)
-        groups.setdefault((prompt.ids, key, first.ids, after), []).append(row)
-    leaders = [members[0] for members in groups.values()]
+    groups = _groups(prompts, keys, rows, firsts)
+    leaders = [members[0] for members in groups]
 
     def made(some: Sequence[int]) -> Completions:
         chosen = [prompts[row] for row in some], per_row([rows[row] for row in some])
@@ -79,7 +75,7 @@ def complete(
 
     found: dict[int, list[tuple[Completion, str]]] = {}
     said = made(leaders)
-    for place, members in enumerate(groups.values()):
+    for place, members in enumerate(groups):
         texts = said.of(place)
         found[members[0]] = texts
         if tuple(one.ids[0] for one, _ in texts) == firsts[members[0]].ids:
@@ -90,6 +86,18 @@ def complete(
     shared = [row for row in range(len(rows)) if row not in {*leaders, *alone}]
     ctx.fired(_fired(ctx.model, prompts, rows, found, shared))
     return _assembled(prompts, found)
+
+
+def _groups(
+    prompts: Sequence[Prompt], keys: Sequence[str], rows: Sequence[tuple[Edit, ...]], firsts: Sequence[_First]
+) -> list[list[int]]:
+    """Rows whose texts are the same: the same prompt, random stream and first tokens, and the same edits after them."""
+    found: dict[Hashable, list[int]] = {}
+    for row, (prompt, key, own, first) in enumerate(zip(prompts, keys, rows, firsts, strict=True)):
+        later = [replace(edit, positions=EVERYWHERE) for edit in own if isinstance(edit, Add) and _later(edit)]
+        after = tuple(edit.digest for edit in later)
+        found.setdefault((prompt.ids, key, first.ids, after), []).append(row)
+    return list(found.values())
 
 
 def _settled(model: Any, edit: Edit) -> bool:

@@ -93,43 +93,39 @@ class Vocabulary:
             lenses: other lenses than the vocabulary's own.
             nulls: of those.
         """
-        rows: list[dict[str, Any]] = []
         nulls = self.nulls if nulls is None else nulls
-        for lens in lenses or self.lenses:
-            for script in self.scripts:
-                value = float(shift(lens, direction, script)[0])
-                null = nulls.get((lens.name, script.name))
-                missing = float("nan")
-                low, high = missing, missing
-                if drawn is not None and script.testable:
-                    low, high = np.quantile(shift(lens, drawn, script), [0.025, 0.975]).tolist()
-                rows.append(
-                    {
-                        "part": "scripts",
-                        "lens": lens.name,
-                        "script": script.name,
-                        "auc": value,
-                        "auc_low": min(low, value),
-                        "auc_high": max(high, value),
-                        "null_low": null.low if null else missing,
-                        "null_high": null.high if null else missing,
-                        "p": null.p(value) if null else missing,
-                        "n_tokens": len(script.tokens),
-                        "n_matched": len(script.matched),
-                        "testable": script.testable,
-                    }
-                )
-        return pd.DataFrame(rows)
+        return pd.DataFrame(
+            _shift_row(lens, script, direction, drawn, nulls.get((lens.name, script.name)))
+            for lens in lenses or self.lenses
+            for script in self.scripts
+        )
 
 
-def spread(layers: Sequence[int], count: int) -> tuple[int, ...]:
-    """At most `count` of some layers, evenly spread with the first and the last among them; all for 0."""
-    if not count or count >= len(layers):
-        return tuple(layers)
-    if count == 1:
-        return (layers[len(layers) // 2],)
-    picked = np.linspace(0, len(layers) - 1, count).round().astype(int)
-    return tuple(layers[index] for index in picked.tolist())
+def _shift_row(
+    lens: Lens,
+    script: Script,
+    direction: Float[Tensor, "1 d_model"],
+    drawn: Float[Tensor, "draw d_model"] | None,
+    null: Null | None,
+) -> dict[str, Any]:
+    value, missing = float(shift(lens, direction, script)[0]), float("nan")
+    low, high = missing, missing
+    if drawn is not None and script.testable:
+        low, high = np.quantile(shift(lens, drawn, script), [0.025, 0.975]).tolist()
+    return {
+        "part": "scripts",
+        "lens": lens.name,
+        "script": script.name,
+        "auc": value,
+        "auc_low": min(low, value),
+        "auc_high": max(high, value),
+        "null_low": null.low if null else missing,
+        "null_high": null.high if null else missing,
+        "p": null.p(value) if null else missing,
+        "n_tokens": len(script.tokens),
+        "n_matched": len(script.matched),
+        "testable": script.testable,
+    }
 
 
 def middle(layers: Sequence[int], n_layers: int, count: int) -> tuple[int, ...]:

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from experiments.class_effects import by_problem, class_log_probs, summarise
 from experiments.controls import KINDS, draw_controls, halves, steering, training_texts
-from experiments.lens_frames import Vocabulary, as_direction, middle, resampled, rms, spread
+from experiments.lens_frames import Vocabulary, as_direction, middle, resampled, rms
 from experiments.lens_verdicts import judge_classes, judge_scripts
 from experiments.script_shift import Null, null
+from experiments.sweeps import spread
 from experiments.texts import Places, Texts, mean_by_row, places, texts
 from experiments.vocabulary import TokenClasses
 from interp.cell import Cell

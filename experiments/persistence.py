@@ -17,10 +17,11 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 
 from experiments.controls import KINDS, draw_controls, steering, training_texts
-from experiments.lens_frames import as_direction, spread
+from experiments.lens_frames import as_direction
 from experiments.persistence_frames import TRAINED, by_pair, by_problem, final_cosines
 from experiments.persistence_readings import READ, Reading, read_all
 from experiments.persistence_verdicts import CLAIMS, judge, judge_final
+from experiments.sweeps import spread
 from experiments.texts import Said, Texts, completed
 from interp.cell import Cell
 from interp.context import Context

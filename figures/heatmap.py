@@ -40,32 +40,38 @@ def draw_heatmap(
     Raises:
         UserError: labels and values differ in number.
     """
+    matrix = _matrix(values, (len(y_labels), len(x_labels)), upper)
+    cells = go.Heatmap(
+        z=matrix,
+        text=None if texts is None else [[plain(cell) for cell in row] for row in texts],
+        texttemplate=None if texts is None else "%{text}",
+        textfont={"size": 11},
+        coloraxis="coloraxis",
+        xgap=1,
+        ygap=1,
+        hoverongaps=False,
+        hovertemplate=f"{plain(y_title)} %{{y}}<br>{plain(x_title)} %{{x}}<br>%{{z:.4g}}<extra></extra>",
+    )
+    return go.Figure(cells).update_layout(
+        xaxis=_axis(x_title, x_labels),
+        yaxis={**_axis(y_title, y_labels), "autorange": "reversed"},
+        coloraxis=_colours(matrix, unit, limit),
+    )
+
+
+def _matrix(values: ArrayLike, shape: tuple[int, int], upper: bool) -> np.ndarray:
     matrix = np.array(values, dtype=float)
-    if matrix.shape != (len(y_labels), len(x_labels)):
-        given = f"values {matrix.shape}, labels {(len(y_labels), len(x_labels))}"
-        raise UserError("a heatmap needs one label a row and a column", given=given)
+    if matrix.shape != shape:
+        raise UserError("a heatmap needs one label a row and a column", given=f"values {matrix.shape}, labels {shape}")
     if upper:
         matrix[np.tril_indices_from(matrix)] = np.nan
-    figure = go.Figure(
-        go.Heatmap(
-            z=matrix,
-            text=None if texts is None else [[plain(cell) for cell in row] for row in texts],
-            texttemplate=None if texts is None else "%{text}",
-            textfont={"size": 11},
-            coloraxis="coloraxis",
-            xgap=1,
-            ygap=1,
-            hoverongaps=False,
-            hovertemplate=f"{plain(y_title)} %{{y}}<br>{plain(x_title)} %{{x}}<br>%{{z:.4g}}<extra></extra>",
-        )
-    )
-    figure.update_xaxes(title_text=plain(x_title), showgrid=False, ticks="")
-    figure.update_yaxes(title_text=plain(y_title), showgrid=False, ticks="", autorange="reversed")
+    return matrix
+
+
+def _axis(title: str, labels: Sequence[str]) -> dict[str, object]:
     # numbers with texts on them, not categories: equal labels must not merge two rows
-    figure.update_xaxes(tickvals=list(range(len(x_labels))), ticktext=[plain(label) for label in x_labels])
-    figure.update_yaxes(tickvals=list(range(len(y_labels))), ticktext=[plain(label) for label in y_labels])
-    figure.update_layout(coloraxis=_colours(matrix, unit, limit))
-    return figure
+    texts = [plain(label) for label in labels]
+    return {"title": plain(title), "showgrid": False, "ticks": "", "tickvals": [*range(len(labels))], "ticktext": texts}
 
 
 def _colours(matrix: np.ndarray, unit: str, limit: float | None = None) -> dict[str, object]:

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 from experiments import LogitLens
-from experiments.lens_frames import Vocabulary, middle, spread
+from experiments.lens_frames import Vocabulary, middle
 from experiments.lens_verdicts import judge_classes, judge_scripts
 from experiments.script_shift import match, null, shift
+from experiments.sweeps import spread
 from experiments.texts import texts
 from experiments.vocabulary import NON_LATIN
 from interp.context import Context
