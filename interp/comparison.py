@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from interp.backend.weights import HookedTransformer
+from interp.backend.weights import Hooked
 from interp.batch import Batch
 from interp.chat import Turns
 from interp.edits import Edit, Intervention
@@ -72,7 +72,7 @@ class Comparison:
 
 
 def compare(
-    model: Model | HookedTransformer,
+    model: Model | Hooked,
     prompt: Turns | Prompt,
     interventions: Mapping[str, Intervention | Sequence[Edit] | None],
     *,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from interp.backend.load import load_hooked
-from interp.backend.weights import HookedTransformer
+from interp.backend.weights import Hooked
 from interp.model import Model
 
 
@@ -23,7 +23,7 @@ def load_model(
 
     Args:
         source: alias ("smollm2-135m-instruct"), local Hugging Face folder, `.gguf` file, hub id, a Hugging Face model
-            object, or a HookedTransformer (kept as it is: `dtype` and `device` do not apply).
+            object, or a HookedTransformer or TransformerBridge (kept as it is: `dtype` and `device` do not apply).
         tokenizer: replaces the one that belongs to the source.
         dtype: of the weights; None keeps the checkpoint's own (float32 for GGUF files).
         device: None takes CUDA where there is one.
@@ -33,7 +33,7 @@ def load_model(
     """
     if isinstance(source, Model):
         return source
-    if isinstance(source, HookedTransformer):
+    if isinstance(source, Hooked):
         return Model(source, tokenizer=tokenizer)
     loaded = load_hooked(source, tokenizer=tokenizer, dtype=dtype, device=device)
     return Model(

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from interp.backend.engine import Engine
 from interp.backend.fingerprint import fingerprint
-from interp.backend.hook_path import HookPath
-from interp.backend.weights import HookedTransformer, device_of, hooks_present, runs_functionally
+from interp.backend.hook_path import HookPath, path_of
+from interp.backend.weights import Hooked, device_of, hooks_present, runs_functionally
 from interp.batch import Batch
 from interp.chat import Turns, render
 from interp.completions import Completions
@@ -81,33 +81,35 @@ class Model:
 
     def __init__(
         self,
-        hooked: HookedTransformer,
+        hooked: Hooked,
         *,
         tokenizer: Any = None,
         name: str | None = None,
         architecture: str | None = None,
         stop_ids: Sequence[int] | None = None,
     ) -> None:
-        self.hooked = hooked
+        self.hooked: Any = hooked
         self.cfg: Any = hooked.cfg
         self.tokenizer: Any = hooked.tokenizer if tokenizer is None else tokenizer
         self.name = name or str(self.cfg.model_name)
-        self.architecture = architecture or str(self.cfg.original_architecture)
+        self.architecture = architecture or str(
+            self.cfg.original_architecture or getattr(self.cfg, "architecture", None)
+        )
         eos = getattr(self.tokenizer, "eos_token_id", None)
         self.stop_ids: tuple[int, ...] = tuple(stop_ids) if stop_ids is not None else (() if eos is None else (eos,))
         self._engine = Engine(hooked) if runs_functionally(hooked) else None
         self._text = lru_cache(maxsize=None)(self._decode_one)
 
     @classmethod
-    def of(cls, model: Model | HookedTransformer) -> Model:
-        """Take a Model as it is, wrap a bare HookedTransformer."""
+    def of(cls, model: Model | Hooked) -> Model:
+        """Take a Model as it is, wrap a bare HookedTransformer or TransformerBridge."""
         return model if isinstance(model, Model) else cls(model)
 
     @property
     def path(self) -> Engine | HookPath:
         """The engine, or the model's own hooks where foreign hooks or an unusual architecture ask for them."""
         if self._engine is None or hooks_present(self.hooked):
-            return HookPath(self.hooked)
+            return path_of(self.hooked)
         return self._engine
 
     @property

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from interp import registry
 from interp.errors import UserError
+from interp.given import as_model
 from sae.card import SaeCard
 from sae.catalogue import list_pretrained
 from sae.dictionary import Dictionary, hook_of, site_of
@@ -31,7 +32,7 @@ def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dicti
     Raises:
         UserError: there is no such autoencoder, it cannot be read, or it does not fit the model.
     """
-    found = _find(str(name))
+    found, model = _find(str(name)), as_model(model)
     if model is not None:
         found.check_fit(model, foreign=foreign)
         found.coder.to(model.device)

@@ -21,6 +21,7 @@ from interp.batch import Batch
 from interp.completions import paired_rows
 from interp.errors import UserError
 from interp.files import disk_errors, write_text
+from interp.given import as_model
 from interp.sites import Site
 from sae.card import Of, SaeCard
 from sae.dictionary import Dictionary, hook_of
@@ -113,7 +114,7 @@ def train(
     Raises:
         UserError: the change is a constant at this block, or there is no such block.
     """
-    settings = settings or TrainSettings()
+    model, settings = as_model(model), settings or TrainSettings()
     site = _site(model, vectors, settings)
     rows = _Rows(model, vectors, task, settings, site, say)
     inner = _fit(rows.train(), settings, model, site, say)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from interp.errors import UserError
+from interp.given import as_model
 from vectors.adaptive import AdaptiveVectors
 from vectors.steering import SteeringVectors
 
@@ -28,6 +29,7 @@ def check_fit(vectors: SteeringVectors | AdaptiveVectors, model: Any, *, foreign
     Raises:
         UserError: they do not fit.
     """
+    model = model if hasattr(model, "n_layers") else as_model(model)  # a bare HookedTransformer
     _check_shape(vectors, model)
     card = vectors.card
     architecture, fingerprint = _text(model, "architecture"), _text(model, "fingerprint")

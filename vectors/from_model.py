@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from interp.backend.weights import Hooked
 from interp.batch import Batch
 from interp.completions import Completions
 from interp.errors import UserError
@@ -19,7 +20,7 @@ from vectors.steering import SteeringVectors
 
 
 def baseline(
-    model: Model,
+    model: Model | Hooked,
     task: Task,
     method: Literal["mean-difference", "probe"] = "mean-difference",
     *,
@@ -51,7 +52,7 @@ def baseline(
     Raises:
         UserError: no completion is right, or none is wrong.
     """
-    problems = task.problems(split, n)
+    model, problems = Model.of(model), task.problems(split, n)
     prompts = [task.prompt(model.tokenizer, problem) for problem in problems]
     completions = model.generate(
         prompts,

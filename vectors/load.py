@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from interp.errors import UserError
+from interp.given import as_model
 from vectors.adaptive import AdaptiveVectors
 from vectors.catalogue import PRETRAINED, Choice, find, list_pretrained
 from vectors.fit import check_fit
@@ -42,6 +43,7 @@ def load_vectors(
     Raises:
         UserError: there is no such alias or file, it is damaged, or the vectors do not fit the model.
     """
+    model = model if hasattr(model, "n_layers") else as_model(model)  # a bare HookedTransformer
     depth = None if model is None else int(model.n_layers)
     vectors = _load(source, Options(rows, trained, seed, depth))
     if model is not None:

@@ -7,13 +7,15 @@ from hashlib import sha256
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from transformer_lens import HookedTransformer
+from transformer_lens.model_bridge import TransformerBridge
+
+from interp.backend.weights import Hooked
 
 ROWS = 64
 """Number of embedding rows that enter the hash."""
 
 
-def fingerprint(hooked: HookedTransformer) -> str:
+def fingerprint(hooked: Hooked) -> str:
     """16 hex characters of SHA-256 over bfloat16-rounded weights: first `ln_final.w`, then 64 embedding rows.
 
     The rows are tokens `i * d_vocab // 64` in increasing order (all of them in a smaller vocabulary).
@@ -25,11 +27,21 @@ def fingerprint(hooked: HookedTransformer) -> str:
     Returns:
         The hash; empty where the final norm was folded into the unembedding, because its weights are gone.
     """
+    if isinstance(hooked, TransformerBridge):
+        return _of_bridge(hooked)
     norm = getattr(getattr(hooked, "ln_final", None), "w", None)
     if norm is None:
         return ""
     scaled = (hooked.cfg.original_architecture or "").startswith("Gemma")
     return fingerprint_of(norm, hooked.unembed.W_U.T if scaled else hooked.embed.W_E)
+
+
+def _of_bridge(bridge: TransformerBridge) -> str:
+    """From the Hugging Face model inside, as a HookedTransformer of it would have; empty where Gemma's norms hold w."""
+    norm = getattr(getattr(bridge.ln_final, "original_component", None), "weight", None)
+    if norm is None or (bridge.cfg.architecture or "").startswith("Gemma"):
+        return ""
+    return fingerprint_of(norm, bridge.original_model.get_input_embeddings().weight)
 
 
 def fingerprint_of(norm: Float[Tensor, " d_model"], table: Float[Tensor, "vocab d_model"]) -> str:

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.cache.key_value_cache import TransformerLensKeyValueCache
+from transformer_lens.model_bridge import TransformerBridge
 
 from interp.backend.passes import Tap
-from interp.backend.weights import device_of
+from interp.backend.weights import Hooked, device_of
 from interp.errors import UserError
 from interp.positions import Tokens
 from interp.sites import Site
@@ -73,11 +74,11 @@ class HookPath:
     """Runs `HookedTransformer.forward` with our taps hooked on for one call.
 
     Args:
-        hooked: any HookedTransformer; its own hooks stay and fire first.
+        hooked: any HookedTransformer or bridge; its own hooks stay and fire first.
     """
 
-    def __init__(self, hooked: HookedTransformer) -> None:
-        self.hooked = hooked
+    def __init__(self, hooked: Hooked) -> None:
+        self.hooked: Any = hooked
         self.n_layers = hooked.cfg.n_layers
         self.device = device_of(hooked)
 
@@ -100,21 +101,45 @@ class HookPath:
         if resid is not None or start or stop is not None:
             raise UserError("this model runs through its own hooks, whole", works="remove foreign hooks to resume")
         mask = (tokens.position >= 0).int()
-        inner = None if cache is None else cache.start(len(mask))
         hooks = [(hook_name(site), partial(_visit, site=site, tap=tap, tokens=tokens)) for site in sites]
         final: list[Tensor] = []
         hooks.append((f"blocks.{self.n_layers - 1}.hook_resid_post", partial(_keep, into=final)))
         with self.hooked.hooks(fwd_hooks=hooks):  # pyright: ignore[reportArgumentType]
-            self.hooked(
-                tokens.ids,
-                return_type=None,
-                attention_mask=mask,
-                past_kv_cache=inner,
-                prepend_bos=False,
-                padding_side="left",
-                stop_at_layer=self.n_layers,
-            )
+            self._run(tokens, mask, cache)
         return final[0]
+
+    def _run(self, tokens: Tokens, mask: Tensor, cache: HookCache | None) -> None:
+        """One forward pass up to the last block."""
+        self.hooked(
+            tokens.ids,
+            return_type=None,
+            attention_mask=mask,
+            past_kv_cache=None if cache is None else cache.start(len(mask)),
+            prepend_bos=False,
+            padding_side="left",
+            stop_at_layer=self.n_layers,
+        )
+
+
+class BridgePath(HookPath):
+    """Runs a TransformerBridge, which lets Hugging Face's own model compute; without a cache, so it cannot generate."""
+
+    def new_cache(self, *, reserve: int = 0, grad: bool = False) -> HookCache:  # noqa: ARG002 - as Engine
+        """None yet.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError("a TransformerBridge runs, but does not generate here", works="load_model(name) generates")
+
+    def _run(self, tokens: Tokens, mask: Tensor, cache: HookCache | None) -> None:
+        del cache
+        self.hooked(tokens.ids, attention_mask=mask, position_ids=tokens.position.clamp(min=0))
+
+
+def path_of(hooked: Hooked) -> HookPath:
+    """The way through a model's own hooks."""
+    return BridgePath(hooked) if isinstance(hooked, TransformerBridge) else HookPath(hooked)
 
 
 def _visit(value: Tensor, hook: Any, *, site: Site, tap: Tap, tokens: Tokens) -> Tensor:  # noqa: ARG001 - TransformerLens passes it

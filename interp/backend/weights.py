@@ -9,6 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedTransformer
+from transformer_lens.model_bridge import TransformerBridge
+
+Hooked = HookedTransformer | TransformerBridge
+"""What a Model can be made of: the class that goes in TransformerLens 4, and the one that stays."""
 
 SUPPORTED_NORMS = {"RMS", "RMSPre", "LN", "LNPre"}
 
@@ -68,8 +72,10 @@ def _flat_in(weight: Float[Tensor, "head d_model d_head"]) -> Float[Tensor, "d_m
     return weight.transpose(1, 2).flatten(0, 1).T
 
 
-def runs_functionally(hooked: HookedTransformer) -> bool:
+def runs_functionally(hooked: Hooked) -> bool:
     """Whether the engine computes this architecture; other ones run through their own hooks."""
+    if isinstance(hooked, TransformerBridge):
+        return False
     cfg: Any = hooked.cfg
     plain = not (
         cfg.parallel_attn_mlp or cfg.attn_only or cfg.load_in_4bit or cfg.use_attention_sinks or cfg.num_experts
@@ -84,11 +90,13 @@ def runs_functionally(hooked: HookedTransformer) -> bool:
     return bool(plain and usual and known and mlp and causal and not post_norm and (cfg.n_devices or 1) == 1)
 
 
-def hooks_present(hooked: HookedTransformer) -> bool:
+def hooks_present(hooked: Hooked) -> bool:
     """Whether somebody else's hooks are on the model: then it must run as they expect."""
     return any(point.fwd_hooks or point.bwd_hooks for point in hooked.hook_dict.values())
 
 
-def device_of(hooked: HookedTransformer) -> torch.device:
+def device_of(hooked: Hooked) -> torch.device:
     """Where the weights are."""
+    if isinstance(hooked, TransformerBridge):
+        return next(hooked.original_model.parameters()).device
     return hooked.unembed.W_U.device

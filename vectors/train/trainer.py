@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from interp.backend.weights import Hooked
 from interp.errors import UserError
 from interp.given import describe_model, describe_task
 from interp.model import Model
@@ -88,7 +89,7 @@ def describe(model: Model, task: Task, settings: TrainSettings) -> dict[str, Any
 
 
 def train(
-    model: Model,
+    model: Model | Hooked,
     task: Task,
     settings: TrainSettings,
     *,
@@ -112,6 +113,7 @@ def train(
     Raises:
         UserError: the settings do not fit the model, the task lacks a split, or a run that was stopped is in the way.
     """
+    model = Model.of(model)
     settings = settings.checked(model.n_layers)
     meta = describe(model, task, settings)
     folder = Store(Path(out)).folder(meta)
