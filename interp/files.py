@@ -42,10 +42,10 @@ def disk_errors(path: Path) -> Generator[None]:
 
 
 def _code(error: Exception) -> int:
-    """The system's number of an error; safetensors tells it in the text of an error of its own. 0 = none."""
+    """The system's number of an error; safetensors and tokenizers, in Rust, end their texts with it. 0 = none."""
     if isinstance(error, OSError):
         return error.errno or 0
-    told = re.search(r"\bos error (\d+)", str(error)) if type(error).__name__ == "SafetensorError" else None
+    told = re.search(r"\(os error (\d+)\)$", str(error))
     return int(told[1]) if told else 0
 
 
