@@ -78,12 +78,12 @@ CAPTIONS: Mapping[str, str] = {
     "prefix-substitution": "Accuracy gained over the base by the vector, by writing the token that it raises most "
     "before the completion (chosen on training problems), and by writing each of the base's likeliest first tokens. "
     "Bars: 95 % intervals, paired by problem; grey marks: tokens that control vectors chose likewise, one a draw.",
-    "effect-against-cost": "Up: accuracy gained on the task; right: mean KL to the base of a token of neutral text. Each "
-    "curve is one set at several doses; grey: random directions, one mark a draw and dose. Bars: 95 % intervals over "
+    "effect-against-cost": "Up: accuracy gained on the task; right: mean KL to the base of a token of neutral text. "
+    "Each curve is one set at several doses; grey: random directions, one mark a draw and dose. Bars: 95 % intervals over "
     "problems and over texts. A set further up and left gains more for what it changes elsewhere.",
     "gain-ladder": "Accuracy, from the base through what may explain a gain without a vector trained for right answers "
-    "(sharper sampling, worked examples, one written token, the first position alone, other rewards) to trained vectors "
-    "and adapters. Dots: training seeds or random draws; bars: 95 % intervals over problems.",
+    "(sharper sampling, worked examples, one written token, the first position alone, other rewards) to trained "
+    "vectors and adapters. Dots: training seeds or random draws; bars: 95 % intervals over problems.",
     "magnitude": "Accuracy and KL at multiples of the vector, 1 being the scale it was trained to. Grey: random "
     "vectors of its norm at the same multiples, another one for each problem, and at 1 each draw on all problems as a "
     "mark. Bars: 95 % intervals over problems. Middle: what the base reaches without a vector.",
