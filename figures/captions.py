@@ -79,8 +79,8 @@ CAPTIONS: Mapping[str, str] = {
     "before the completion (chosen on training problems), and by writing each of the base's likeliest first tokens. "
     "Bars: 95 % intervals, paired by problem; grey marks: tokens that control vectors chose likewise, one a draw.",
     "effect-against-cost": "Up: accuracy gained on the task; right: mean KL to the base of a token of neutral text. "
-    "Each curve is one set at several doses; grey: random directions, one mark a draw and dose. Bars: 95 % intervals over "
-    "problems and over texts. A set further up and left gains more for what it changes elsewhere.",
+    "Each curve is one set at several doses; grey: random directions, one mark a draw and dose. Bars: 95 % intervals "
+    "over problems and texts. A set further up and left gains more for what it changes elsewhere.",
     "gain-ladder": "Accuracy, from the base through what may explain a gain without a vector trained for right answers "
     "(sharper sampling, worked examples, one written token, the first position alone, other rewards) to trained "
     "vectors and adapters. Dots: training seeds or random draws; bars: 95 % intervals over problems.",
