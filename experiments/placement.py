@@ -188,9 +188,11 @@ def catalogued(model: str) -> list[str]:
 def judge(frame: pd.DataFrame) -> Verdict:
     """Whether the best place beats the worst; tested only where there are two and the best beats random vectors."""
     claim = "the-place-matters-little"
-    rows: Any = frame[frame["temperature"] == frame["temperature"].max()]
+    # the base at matched entropy may be sampled warmer than the places
+    spreads: Any = frame[frame["part"] == "spread"]
+    row = spreads.loc[spreads["temperature"].idxmax()]
+    rows: Any = frame[frame["temperature"] == row["temperature"]]
     places = list(dict.fromkeys(rows[rows["part"] == "summary"]["place"].dropna()))
-    row = rows[rows["part"] == "spread"].iloc[0]
     difference, excess = interval_of(row, "difference"), interval_of(row, "excess")
     reason = too_few(difference.n)
     if len(places) < 2:

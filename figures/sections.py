@@ -143,7 +143,8 @@ def _figure(name: str, builder: str, run: Record) -> str:
         problem = f"The figure {builder} cannot be drawn: {type(error).__name__}: {error}"
         return f'<p class="pending-note">{text(problem)}</p>'
     figure.update_layout(template=None)
-    height = int(figure.layout.height or 460)
+    layout: Any = figure.layout
+    height = int(layout.height or 460)
     said = caption(builder, run)
     source = embedded_json(str(figure.to_json()))
     return (
@@ -172,7 +173,8 @@ def draw(builder: str, run: Record) -> go.Figure:
 
 
 def _spoken(figure: go.Figure) -> str:
-    return re.sub("<[^>]*>", "", str(figure.layout.title.text or "figure"))
+    layout: Any = figure.layout
+    return re.sub("<[^>]*>", "", str(layout.title.text or "figure"))
 
 
 def _recipe(entry: Entry, run: Record) -> str:

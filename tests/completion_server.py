@@ -49,7 +49,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
         model = {"id": "baked", "object": "model", "created": 0, "owned_by": "tests"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata as metadata
 import re
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -29,7 +30,7 @@ def test_each_promise_names_tests_that_exist(root: Path) -> None:
 
 def licence(name: str) -> str:
     """The licence that a distribution states."""
-    told = metadata.metadata(name)
+    told: Any = metadata.metadata(name)
     classes = [one.split(" :: ")[-1] for one in told.get_all("Classifier") or [] if one.startswith("License ::")]
     return told.get("License-Expression") or ", ".join(classes) or (told.get("License") or "").split("\n")[0]
 
