@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+collect_ignore = ["plugin_package"]
+"""A package of its own, tested where it is installed."""
+
 if TYPE_CHECKING:
     from interp import Model
 
