@@ -53,7 +53,7 @@ def run_on_ray(
     gpus = int(resources.get("GPU", 0))
     count = max(1, gpus or int(resources.get("CPU", 1)))
     placed = {key: _absolute(value) if isinstance(value, str) else value for key, value in given.items()}
-    options = {"out": str(Path(out).resolve()), "memory": memory, "scale": scale, "foreign": foreign}
+    options: dict[str, Any] = {"out": str(Path(out).resolve()), "memory": memory, "scale": scale, "foreign": foreign}
     options["completions_from"] = [_absolute(one) for one in completions_from]
     task = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=RETRIES)(run_shard)
     settings = experiment.settings()

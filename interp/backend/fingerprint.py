@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -41,7 +42,8 @@ def _of_bridge(bridge: TransformerBridge) -> str:
     norm = getattr(getattr(bridge.ln_final, "original_component", None), "weight", None)
     if norm is None or (bridge.cfg.architecture or "").startswith("Gemma"):
         return ""
-    return fingerprint_of(norm, bridge.original_model.get_input_embeddings().weight)
+    inside: Any = bridge.original_model
+    return fingerprint_of(norm, inside.get_input_embeddings().weight)
 
 
 def fingerprint_of(norm: Float[Tensor, " d_model"], table: Float[Tensor, "vocab d_model"]) -> str:

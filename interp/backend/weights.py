@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -72,7 +72,7 @@ def _flat_in(weight: Float[Tensor, "head d_model d_head"]) -> Float[Tensor, "d_m
     return weight.transpose(1, 2).flatten(0, 1).T
 
 
-def runs_functionally(hooked: Hooked) -> bool:
+def runs_functionally(hooked: Hooked) -> TypeGuard[HookedTransformer]:
     """Whether the engine computes this architecture; other ones run through their own hooks."""
     if isinstance(hooked, TransformerBridge):
         return False

@@ -75,7 +75,7 @@ def command(
     if dry_run:
         click.echo(table(entries, known, scale, machine=gpu or known.machine, tokens=tokens, vectors=vectors))
         return 0
-    special = dict.fromkeys(ADAPTER_EXPERIMENTS, adapters) if adapters else dict[str, str]()
+    special = {str(name): adapters for name in ADAPTER_EXPERIMENTS} if adapters else dict[str, str]()
     source, problems = model or known.model, task or known.task
     given = Given(source, vectors, Path(out), scale, problems, memory=memory, jobs=jobs, special=special)
     write = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
