@@ -32,7 +32,7 @@ class Verdict:
         estimate: the effect; None where nothing was measured.
         control: range of one new control draw, where there are controls.
         margin: smallest effect of interest, in the unit of the estimate.
-        detectable: smallest effect that this n detects with power 0.8, same unit; None where unknown.
+        detectable: smallest effect that comes out as "same direction" with power 0.8, same unit; None where unknown.
         because: which comparison decided.
         unit: of estimate, control, margin and detectable.
     """
@@ -71,7 +71,8 @@ def verdict(
     3. "same direction": on the expected side, the whole interval is beyond 0 AND beyond the control's range, and
        the estimate is at least the margin.
     4. "opposite": the same on the other side.
-    5. "inconclusive (detectable >= x)": anything else; x is the effect detectable with power 0.8 at this n.
+    5. "inconclusive (detectable >= x)": anything else; x is the smallest effect that would come out as "same
+       direction" with power 0.8, at this n and beside these controls.
 
     The control's range must hold for one NEW draw (`control_range`), so that an effect that is itself a control
     draw passes in at most 2.5 % of cases on either side, whatever its own interval.
@@ -99,7 +100,7 @@ def verdict(
         return Verdict(claim, f"not testable here, because {reason}", effect, control, margin, None, reason, unit)
     if relative and control is not None:
         effect, control = effect.moved(-control.estimate), control.moved(-control.estimate)
-    seen = detectable_from(effect)
+    seen = _detectable_beside(effect, control, margin, expected)
     kind, because = _judge(effect, control, margin, expected, relative=relative)
     phrase = f"inconclusive (detectable >= {seen:.3g})" if kind == "inconclusive" else kind
     return Verdict(claim, phrase, effect, control, margin, seen, because, unit)
@@ -114,11 +115,21 @@ def _judge(
         return "no effect within the margin", "the interval lies within the margin of the controls' mean"
     for sign, name in ((expected, "same direction"), (-expected, "opposite")):
         inner = effect.low if sign > 0 else -effect.high
-        limit = 0.0 if control is None else max(0.0, control.high if sign > 0 else -control.low)
-        if inner > limit and sign * effect.estimate >= margin:
+        if inner > _limit(control, sign) and sign * effect.estimate >= margin:
             beyond = "0" if control is None else "0 and the controls' range"
             return name, f"the interval is beyond {beyond}"
     return "inconclusive", "the interval is neither within the margin nor beyond 0, the margin and the controls"
+
+
+def _limit(control: Interval | None, sign: int) -> float:
+    """What an effect of this sign has to be beyond."""
+    return 0.0 if control is None else max(0.0, control.high if sign > 0 else -control.low)
+
+
+def _detectable_beside(effect: Interval, control: Interval | None, margin: float, sign: int) -> float:
+    """Effect whose interval clears the controls, and whose estimate the margin, with power 0.8."""
+    deviation = (effect.high - effect.low) / 2 / _Z
+    return max(_limit(control, sign) + detectable_from(effect), margin + _Z_POWER * deviation)
 
 
 def _beside(effect: Interval, control: Interval, margin: float) -> bool:
