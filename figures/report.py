@@ -25,8 +25,8 @@ from interp.files import write_text
 _HEAD = ("Figure", "Claim tested", "Verdict", "Estimate [95 %]", "Controls [95 %]", "Margin", "n")
 _HOW_TO_READ = (
     "A verdict follows from the interval, the smallest effect of interest and the control vectors alone; what decides "
-    "it was written down before the runs. \u201cInconclusive\u201d names the smallest effect that this n could have shown "
-    "beside these controls."
+    "it was written down before the runs. \u201cInconclusive\u201d names the smallest effect that this n could have "
+    "shown beside these controls."
 )
 
 
