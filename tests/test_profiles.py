@@ -126,6 +126,7 @@ def test_a_profile_runs_whole_and_costs_what_its_plan_says(
             assert counted.forced > planned.forced / 5, entry.key
     page = write_paper(paper.manifest(), made, {}, tmp_path, scale="smoke").read_text(encoding="utf-8")
     drawn = sum(len(entry.figures) for entry in paper.manifest())
-    # a vocabulary of bytes has no token of another script, so that one figure says why it is not there
-    assert re.findall(r"The figure (\S+) cannot be drawn", page) == ["logit-lens-scripts"]
-    assert page.count('class="plot"') == drawn - 1
+    # a vocabulary of bytes has no token of another script and no words, and the vectors no other set beside them
+    lacking = ["logit-lens-scripts", "adaptive-scaling-words", "adaptive-scaling-tokens", "vector-geometry-sets"]
+    assert re.findall(r"The figure (\S+) cannot be drawn", page) == lacking
+    assert page.count('class="plot"') == drawn - len(lacking)
