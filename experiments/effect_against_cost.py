@@ -103,6 +103,8 @@ class EffectAgainstCost(Sweep):
             drawn = random_like(acting(ctx), draws=self.draws, seed=ctx.seed)
             return [(draw, dose, dose * one) for draw, one in enumerate(drawn) for dose in self.random_doses]
         chosen = ctx.vectors if vector == "trained" else self.others(ctx)[vector]
+        if chosen.card.trained == "apart" and len(chosen.layers) > 1:
+            chosen = chosen.together()
         return [(0, dose, chosen if dose == 1 else dose * chosen) for dose in self.doses]
 
 

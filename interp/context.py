@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -154,15 +155,19 @@ class Context:
     def related(self, name: str) -> Any:
         """Other vectors of the same model: a set that comes with it ("all-layer"), an alias or a path.
 
+        "random-reward" stands for "all-layer-random-reward", where no set is called so.
+
         Returns:
             An Intervention; None where no such set comes with this model.
         """
         from interp.given import as_vectors, catalogue
 
         known = {name for alias in catalogue() for name in (alias, alias.partition("@")[0])}
-        alias, (stem, at, seed) = f"{self.model.name}/{name}", name.partition("@")
-        if f"{self.model.name}/{stem.split('/')[0]}{at}{seed}" in known:
-            return self.once(f"related {name}", lambda: as_vectors(alias, self.model))
+        stem = name.partition("@")[0]
+        for own in (name, f"all-layer-{name}"):
+            the_set, at, seed = own.partition("@")
+            if f"{self.model.name}/{the_set.split('/')[0]}{at}{seed}" in known:
+                return self.once(f"related {name}", partial(as_vectors, f"{self.model.name}/{own}", self.model))
         block = stem.count("/") == 1 and stem.rpartition("/")[2].isdigit()  # of a set; an alias begins with a model
         if ("/" not in name or block) and not Path(name).exists():
             return None

@@ -183,8 +183,9 @@ class Subject:
         return min(at_most, self.own) if at_most else self.own
 
     def beside(self, names: Sequence[str]) -> int:
-        """How many of some sets come with the model; a block of a set is named set/block."""
-        return sum(name.partition("/")[0] in self.sets for name in names)
+        """How many of some sets come with the model, named as for `Context.related`."""
+        stems = [name.partition("/")[0] for name in names]
+        return sum(stem in self.sets or f"all-layer-{stem}" in self.sets for stem in stems)
 
 
 Formula = Callable[[Any, Subject], Work]

@@ -98,6 +98,10 @@ def test_other_inputs_enter_the_key() -> None:
 def test_related_vectors(ctx: Context, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(given, "catalogue", lambda: [f"{ctx.model.name}/all-layer@0"])
     assert ctx.related("format-reward") is None
+    monkeypatch.setattr(given, "as_vectors", lambda alias, model: alias)
+    monkeypatch.setattr(given, "catalogue", lambda: [f"{ctx.model.name}/all-layer-random-reward@0"])
+    assert ctx.related("random-reward") == f"{ctx.model.name}/all-layer-random-reward"
+    monkeypatch.undo()
     path = ctx.vectors.save(tmp_path / "other.safetensors")
     assert ctx.related(str(path)) == ctx.vectors
 
