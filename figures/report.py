@@ -20,7 +20,7 @@ from figures.markup import embedded_json, table, text
 from figures.paper import Entry
 from figures.record import Record
 from figures.sections import Section, body, contents_line, draw, verdict_rows
-from interp.files import write_text
+from interp.files import disk_errors, write_text
 
 _HEAD = ("Figure", "Claim tested", "Verdict", "Estimate [95 %]", "Controls [95 %]", "Margin", "n")
 _HOW_TO_READ = (
@@ -127,7 +127,8 @@ def _own_entry(run: Record) -> Entry:
 
 
 def _write(sections: Sequence[Section], out: Path, title: str, lead: str = "") -> Path:
-    out.mkdir(parents=True, exist_ok=True)
+    with disk_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
     plotly, script = get_plotlyjs(), _asset("report.js")
     shown = [section for section in sections if not section.absent]
     absent = [section for section in sections if section.absent]
