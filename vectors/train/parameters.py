@@ -107,14 +107,14 @@ class Parameters:
 def start(model: Model, settings: TrainSettings, norms: Mapping[int, float]) -> Parameters:
     """Parameters before the first step: every edit is zero, so that training starts at the model itself.
 
-    Rates: `settings.rate` where given. Else vectors that are trained together, and a matrix over layers, take
-    1e-2; a vector alone takes factor * median |h_l| (the paper's single-layer rates grow with depth like the
-    residual norm does, arXiv:2509.06608 app. A); adapters 2e-3; all weights 1e-5.
+    Rates: `settings.rate` where given. Else a vector alone takes factor * median |h_l| (the paper's single-layer
+    rates grow with depth like the residual norm does, arXiv:2509.06608 app. A), what is trained together, adapters
+    and all weights the constants of `vectors.train.settings`.
 
     Args:
         model: frozen, except that all its weights are trained where the settings say so.
         settings: with layers named.
-        norms: median residual norm of each block that is trained, see `median_norms`.
+        norms: median norm of what each trained vector is added to, see `median_norms`.
     """
     tensors = _tensors(model, settings)
     rates = {name: settings.rate or _rate(settings, norms) for name in tensors}
@@ -181,10 +181,15 @@ def tied(model: Model) -> bool:
     return model.hooked.unembed.W_U.data_ptr() == model.hooked.embed.W_E.data_ptr()
 
 
-def median_norms(model: Model, prompts: Sequence[Prompt], layers: Sequence[int]) -> dict[int, float]:
-    """Median over tokens of |h_l| of each block, without position 0 (its norm is an outlier)."""
+def median_norms(model: Model, prompts: Sequence[Prompt], settings: TrainSettings) -> dict[int, float]:
+    """Median over tokens of |h_l| of each trained block, without position 0 (its norm is an outlier).
+
+    A vector after a LayerNorm joins that norm's output, which is a tenth of the residual stream or less: at a rate
+    for the stream it destroys the model within four steps.
+    """
     batch = Batch.of(prompts)
-    sites = {layer: Site(layer, "resid_post") for layer in layers}
+    stream = settings.place if settings.place in ("ln1_out", "ln2_out") else "resid_post"
+    sites = {layer: Site(layer, stream) for layer in settings.layers}
     trace = model.run(batch, read=list(sites.values()))
     kept = batch.position > 0
     return {layer: float(trace[site][kept].float().norm(dim=-1).median()) for layer, site in sites.items()}

@@ -119,7 +119,7 @@ def _card(trained: Trained, name: str, trials: Sequence[RunRecord]) -> Card:
         "settings": meta["settings"],
         "task": meta["task"],
         "rates": sorted(set(meta["rates"].values())),
-        "median_residual_norms": meta["norms"],
+        "median_norms": meta["norms"],
         "updates_kept": meta["validation"]["step"],
         "completions_a_step": settings.prompts * settings.samples,
         "versions": meta["versions"],

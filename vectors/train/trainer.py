@@ -137,7 +137,7 @@ class _Run:
         self.validation = task.problems("validation")[: settings.validation]
         if "norms" not in self.meta:
             prompts = [task.prompt(model.tokenizer, problem) for problem in self.problems[:NORM_PROMPTS]]
-            norms = median_norms(model, prompts, settings.layers)
+            norms = median_norms(model, prompts, settings)
             self.meta["norms"] = {str(layer): norm for layer, norm in norms.items()}
         norms = {int(layer): float(norm) for layer, norm in self.meta["norms"].items()}
         self.parameters = start(model, settings, norms)
