@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import cast, overload
+from typing import TypeVar, cast
 
 import torch
 
@@ -48,6 +48,7 @@ FOR_ADAPTERS = (
 
 Acting = SteeringVectors | AdaptiveVectors
 """What experiments that only switch vectors on can study."""
+Studied = TypeVar("Studied", bound=Acting)
 
 
 def acting(ctx: Context) -> Acting:
@@ -102,35 +103,15 @@ def steering(ctx: Context) -> SteeringVectors:
     return vectors
 
 
-@overload
 def draw_controls(
     ctx: Context,
-    every: SteeringVectors,
+    every: Studied,
     kinds: Sequence[str],
     *,
     layer: int | None = None,
     draws: int,
     trained_on: Callable[[], Texts],
-) -> dict[str, list[SteeringVectors]]: ...
-@overload
-def draw_controls(
-    ctx: Context,
-    every: Acting,
-    kinds: Sequence[str],
-    *,
-    layer: int | None = None,
-    draws: int,
-    trained_on: Callable[[], Texts],
-) -> Mapping[str, Sequence[Acting]]: ...
-def draw_controls(
-    ctx: Context,
-    every: Acting,
-    kinds: Sequence[str],
-    *,
-    layer: int | None = None,
-    draws: int,
-    trained_on: Callable[[], Texts],
-) -> Mapping[str, Sequence[Acting]]:
+) -> dict[str, list[Studied]]:
     """Controls of each kind for the vector of one block, or for a set that is on together.
 
     Adapters lack some kinds, which is said: a reads the neurons of its own block, so there is no adapter of another
@@ -156,7 +137,8 @@ def draw_controls(
     lacking = ", ".join(kind for kind in kinds if kind not in makers)
     if lacking:
         ctx.once(f"said of adapters: {lacking}", lambda: ctx.say(f"adapters have no control of kind {lacking}"))
-    return {kind: made for kind in kinds if kind in makers and (made := makers[kind]())}
+    found = {kind: list(made) for kind in kinds if kind in makers and (made := makers[kind]())}
+    return cast("dict[str, list[Studied]]", found)  # controls are of the kind of what they stand against
 
 
 def _makers(

@@ -18,3 +18,7 @@ class UserError(Exception):
         if works:
             parts.append(works)
         super().__init__(". ".join(part.rstrip(".") for part in parts))
+
+
+class DiskError(UserError):
+    """A disk that is full or cannot be written: what comes next in the same folder would fail as well."""

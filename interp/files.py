@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from interp.errors import UserError
+from interp.errors import DiskError, UserError
 
 _REMEDY = {
     errno.ENOSPC: "free some space or choose another folder with --out",
@@ -30,7 +30,7 @@ def disk_errors(path: Path) -> Generator[None]:
     """Turn a full or read-only disk into one line that names the file.
 
     Raises:
-        UserError: the disk refuses.
+        DiskError: the disk refuses.
     """
     try:
         yield
@@ -38,7 +38,7 @@ def disk_errors(path: Path) -> Generator[None]:
         code = _code(error)
         if code not in _REMEDY:
             raise
-        raise UserError(f"cannot write {path}: {os.strerror(code).lower()}", works=_REMEDY[code]) from error
+        raise DiskError(f"cannot write {path}: {os.strerror(code).lower()}", works=_REMEDY[code]) from error
 
 
 def _code(error: Exception) -> int:
@@ -57,7 +57,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write: writes the file whose path it gets.
 
     Raises:
-        UserError: the disk is full or cannot be written.
+        DiskError: the disk is full or cannot be written.
     """
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

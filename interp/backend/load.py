@@ -190,15 +190,22 @@ def _attach(hooked: HookedTransformer, tokenizer: PreTrainedTokenizerBase | None
 
 
 def _stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None) -> tuple[int, ...]:
-    """End tokens of the generation config, the config, the tokenizer and the chat template."""
-    found: list[int | None] = []
+    """End tokens of the generation config, the config, the tokenizer and the chat template.
+
+    Raises:
+        UserError: a file names something else than token numbers.
+    """
+    found: list[int] = []
     for place in (getattr(model, "generation_config", None), model.config, tokenizer):
-        ids: Any = getattr(place, "eos_token_id", None)
-        found += ids if isinstance(ids, list) else [ids]
+        given: Any = getattr(place, "eos_token_id", None)
+        ids: list[Any] = given if isinstance(given, list) else [] if given is None else [given]
+        if not all(isinstance(one, int) for one in ids):
+            raise UserError("eos_token_id is a token number or a list of them", given=given)
+        found += ids
     if tokenizer is not None:
         vocabulary, template = tokenizer.get_vocab(), str(getattr(tokenizer, "chat_template", None))
         found += [vocabulary[token] for token in TURN_ENDS if token in template and token in vocabulary]
-    return tuple(sorted({one for one in found if one is not None}))
+    return tuple(sorted(set(found)))
 
 
 def _name_of(model: PreTrainedModel) -> str:

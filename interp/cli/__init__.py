@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 
 import click
 
@@ -54,7 +57,7 @@ def call(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     debug = "--debug" in arguments
     plain = [argument for argument in arguments if argument != "--debug"]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _interrupts():
         warnings.showwarning = _show_warning
         try:
             code = app.main(args=plain, prog_name="interp", standalone_mode=False)
@@ -66,6 +69,25 @@ def call(arguments: Sequence[str]) -> int:
             click.echo("interrupted", err=True)
             return 130
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _interrupts() -> Generator[None]:
+    """Python drops an interrupt that arrives inside a destructor or an import lock's callback: send it again."""
+
+    def again(dropped: sys.UnraisableHookArgs) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            thread = threading.main_thread().ident or 0
+            # from here it would be dropped once more
+            threading.Timer(0.01, signal.pthread_kill, (thread, signal.SIGINT)).start()
+        else:
+            before(dropped)
+
+    before, sys.unraisablehook = sys.unraisablehook, again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 def _fail(message: str) -> int:

@@ -23,7 +23,7 @@ import click
 
 from interp import registry
 from interp.cli.options import read_task
-from interp.errors import UserError
+from interp.errors import DiskError, UserError
 from interp.given import default_vectors
 from interp.store import RunRecord
 
@@ -101,12 +101,12 @@ class Outcome:
     """How an experiment ended.
 
     Attributes:
-        kind: "done", "left out" (a user's error), "bug" or "interrupted".
+        kind: "done", "left out" (a user's error), "no disk" (the others would fail too), "bug" or "interrupted".
         text: the run's folder, or what went wrong.
         seconds: wall time.
     """
 
-    kind: Literal["done", "left out", "bug", "interrupted"]
+    kind: Literal["done", "left out", "no disk", "bug", "interrupted"]
     text: str
     seconds: float = 0.0
 
@@ -118,6 +118,9 @@ def run_all(entries: Sequence[Any], given: Given, write: Write) -> tuple[dict[st
 
     Returns:
         The run record of each entry, the reason why others could not be run, and the exit code.
+
+    Raises:
+        UserError: the disk is full or cannot be written.
     """
     made, failed, code = dict[str, Any](), dict[str, str](), 0
     ready = [entry for entry in entries if entry.ready]
@@ -125,6 +128,8 @@ def run_all(entries: Sequence[Any], given: Given, write: Write) -> tuple[dict[st
         for entry, outcome in outcomes:
             if outcome.kind == "interrupted":
                 return made, failed, 130
+            if outcome.kind == "no disk":
+                raise UserError(outcome.text)
             if outcome.kind == "done":
                 made[entry.key] = RunRecord.read(outcome.text)
                 click.echo(f"{entry.label}: {entry.title}: {outcome.seconds:.0f} s", err=True)
@@ -176,6 +181,8 @@ def _outcome(shared: Shared, name: str, settings: Mapping[str, object], *, progr
     began = time.monotonic()
     try:
         run = shared.run(name, settings, progress=progress)
+    except DiskError as error:
+        return Outcome("no disk", str(error))
     except UserError as error:
         return Outcome("left out", str(error))
     except KeyboardInterrupt:

@@ -6,11 +6,14 @@ import json
 import os
 import resource
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 import pytest
 import torch
@@ -97,6 +100,23 @@ def test_a_mistake_is_one_line_and_exit_2(interp: Any, arguments: tuple[str, ...
 def test_debug_shows_the_traceback(interp: Any) -> None:
     with pytest.raises(UserError, match="no such figure"):
         interp("paper", "99", "--debug")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_inside_a_destructor_still_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Held:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    def command() -> None:
+        held = [Held()]
+        held.clear()
+        time.sleep(10)
+
+    monkeypatch.setattr("interp.cli.app", click.Command("held", callback=command))
+    began = time.monotonic()
+    assert call([]) == 130
+    assert time.monotonic() - began < 5
 
 
 def test_main_leaves_with_the_code() -> None:

@@ -154,6 +154,9 @@ def test_stop_ids_come_from_generation_config_tokenizer_and_template() -> None:
     model = tiny.model("llama", config={"eos_token_id": [3, 7]})
     assert load_hooked(model).stop_ids == (3, 7)
     assert load_hooked(model, tokenizer=tiny.tokenizer()).stop_ids == (2, 3, 7)
+    model.generation_config.eos_token_id = [{"id": 3}]
+    with pytest.raises(UserError, match="eos_token_id is a token number"):
+        load_hooked(model)
 
 
 def test_other_architectures_are_refused_by_name() -> None:
