@@ -1,10 +1,13 @@
-"""Two workers of a local Ray make the frames that one process makes."""
+"""Two workers of a local Ray make the frames that one process makes, though one of them is killed."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +68,31 @@ def test_two_workers_give_the_frame_of_one_process(root: Path, tmp_path: Path) -
     pd.testing.assert_frame_equal(theirs.frame, ours.frame)
     assert (theirs.key, theirs.partial) == (ours.key, False)
     assert (theirs.record.path / "figure.html").is_file()
+
+
+def in_second_chunk(pids: Path, process: subprocess.Popen[str]) -> int:
+    """A worker that has finished a cell and measures the next two."""
+    while process.poll() is None:
+        seen = Counter(pids.read_text().split()) if pids.exists() else Counter[str]()
+        for pid, chunks in seen.items():
+            if chunks == 2:
+                return int(pid)
+        time.sleep(0.05)
+    raise AssertionError(process.communicate())
+
+
+def test_the_cells_of_a_killed_worker_are_measured_by_another(root: Path, tmp_path: Path) -> None:
+    process = start(root, tmp_path, "--pause", "1")
+    killed = in_second_chunk(tmp_path / "pids", process)
+    time.sleep(0.3)  # one of its two cells has begun, the other not
+    os.kill(killed, signal.SIGKILL)
+    theirs = finish(process)
+    assert not theirs.partial
+    pids = (tmp_path / "pids").read_text().split()
+    assert pids.count(str(killed)) == 2
+    assert pids[-1] != str(killed)
+    cells = [f"{x}{kind}" for x in range(6) for kind in "ab"]
+    assert sorted(Counter(measured(tmp_path / "log")).values()) == [1] * (len(cells) - 1) + [
+        2
+    ]  # finished ones are kept
+    pd.testing.assert_frame_equal(theirs.frame, local(tmp_path).frame)
