@@ -7,6 +7,7 @@ from typing import Any, Literal
 from interp.errors import UserError
 from interp.given import as_model
 from vectors.adaptive import AdaptiveVectors
+from vectors.card import Card
 from vectors.steering import SteeringVectors
 
 Fit = Literal["same weights", "origin unknown", "foreign"]
@@ -37,6 +38,7 @@ def check_fit(vectors: SteeringVectors | AdaptiveVectors, model: Any, *, foreign
         raise UserError("these vectors are for another architecture", given=card.architecture, works=architecture)
     if isinstance(vectors, AdaptiveVectors) and architecture.lower().startswith(_NORM_AFTER_MLP):
         raise UserError("a norm follows this MLP, so its adapter is no rank-1 addition", given=architecture)
+    _check_norm(card, model)
     if not card.fingerprint or not fingerprint:
         return "origin unknown"
     if card.fingerprint == fingerprint:
@@ -62,6 +64,15 @@ def _check_shape(vectors: SteeringVectors | AdaptiveVectors, model: Any) -> None
         raise UserError(f"the model has {n_layers} layers", given=f"vectors for {depth} layers")
     if max(vectors.layers) >= n_layers:
         raise UserError(f"the model has layers 0 to {n_layers - 1}", given=f"a vector at layer {max(vectors.layers)}")
+
+
+def _check_norm(card: Card, model: Any) -> None:
+    """A folded norm's output lacks its weights; a card with a fingerprint was written where they were there."""
+    folded = str(getattr(getattr(model, "cfg", None), "normalization_type", "")).endswith("Pre")
+    if folded and card.fingerprint and card.site in ("ln1_out", "ln2_out"):
+        works = "load the model without fold_ln, or with load_model"
+        what = "these vectors act after a norm whose weights this model has folded"
+        raise UserError(what, given=card.site, works=works)
 
 
 def _text(model: Any, name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -13,12 +13,13 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoTokenizer
 
 from experiments import PathPatching
-from interp import Batch, Model, Site, UserError, compare, load_model
+from interp import Add, Batch, Model, Site, UserError, compare, load_model
 from interp.testing import tiny_task
 from sae import load
 from tests.interp import tiny
 from tests.sae import toys
 from vectors import Card, SteeringVectors, baseline, check_fit, load_vectors
+from vectors.card import Placement
 from vectors.train.settings import TrainSettings
 from vectors.train.trainer import train
 
@@ -64,6 +65,39 @@ def test_a_folded_model_is_steered_as_the_plain_one(family: str) -> None:
     prompts = [ours.prompt("2 + 2?"), ours.prompt("7?")]
     one, other = (m.generate(prompts, v.edits(), max_new_tokens=6, temperature=0) for m in (ours, theirs))
     assert [row.ids for row in one.rows] == [row.ids for row in other.rows]
+
+
+@pytest.mark.parametrize("stream", get_args(Placement))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_vector_needs_no_centring_for_a_centred_model(family: str, stream: Placement) -> None:
+    """A LayerNorm does not see the mean of a vector; models that would, with RMSNorm, are never centred."""
+    ours = plain(family)
+    hooked: Any = copy.deepcopy(ours.hooked)
+    hooked.process_weights_(fold_ln=False, center_writing_weights=True, center_unembed=False)
+    weights = [model.blocks[1].mlp.W_out for model in (ours.hooked, hooked)]
+    assert torch.equal(*weights) == (family != "gpt2")
+    theirs, rows = Model.of(hooked), batch(ours)
+    direction = torch.randn(ours.d_model, generator=torch.Generator().manual_seed(3)) + 2.0
+    near, far = ([Add(Site(1, stream), one)] for one in (direction, direction - direction.mean()))
+    expected = ours.run(rows, near).log_probs(rows.mask)
+    assert (theirs.run(rows, near).log_probs(rows.mask) - expected).abs().max() < 1e-3
+    without_mean = theirs.run(rows, far).log_probs(rows.mask)
+    unseen = family == "gpt2" and stream not in ("ln1_out", "ln2_out")
+    assert ((without_mean - expected).abs().max() < 1e-3) == unseen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_vector_after_a_norm_is_refused_where_the_norm_is_folded(family: str) -> None:
+    ours, theirs = plain(family), folded(family)
+    card = {"d_model": ours.d_model, "n_layers": ours.n_layers, "fingerprint": ours.fingerprint}
+    for stream in get_args(Placement):
+        v = SteeringVectors(torch.ones(1, ours.d_model), (1,), Card.model_validate({**card, "site": stream}))
+        assert check_fit(v, ours) == "same weights"
+        if stream in ("ln1_out", "ln2_out"):
+            with pytest.raises(UserError, match="whose weights this model has folded"):
+                check_fit(v, theirs)
+        else:
+            assert check_fit(v, theirs) == "origin unknown"
 
 
 @pytest.mark.parametrize("make", [bare, folded])
