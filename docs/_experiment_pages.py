@@ -80,8 +80,16 @@ def _commands(name: str, experiment: Any, entries: Sequence[Entry]) -> str:
     python = f"from experiments import {experiment.__name__}\n\nrun = {experiment.__name__}.at('smoke').run({needs})\n"
     return (
         f"```console\n$ interp run {name}\n{shown}```\n\n```python\n{python}run.frame\nrun.figure()\n```"
-        f"\n\nNeeds: {needs or 'nothing'}."
+        f"\n\nNeeds: {needs or 'nothing'}.{_adapters(experiment)}"
     )
+
+
+def _adapters(experiment: Any) -> str:
+    if "vectors" not in experiment.needs:
+        return ""
+    if experiment.no_adapters:
+        return f" Takes no rank-1 adapters: {experiment.no_adapters}."
+    return " Rank-1 adapters can stand in place of vectors."
 
 
 def _claim(entry: Entry) -> str:

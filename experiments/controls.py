@@ -40,14 +40,8 @@ TOLERANCE = 0.1
 SET_TOLERANCE = 0.2
 """The same for a set, which is run through the whole model at every try."""
 
-FOR_ADAPTERS = (
-    "adapters are studied by adaptive-scaling, token-substitution, prefix-substitution, accuracy-by-layer, magnitude, "
-    "composition, side-effects, gain-ladder, effect-against-cost and path-patching"
-)
-"""What a user may do with adapters where an experiment cannot."""
-
 Acting = SteeringVectors | AdaptiveVectors
-"""What experiments that only switch vectors on can study."""
+"""What experiments can study that set no `no_adapters`."""
 Studied = TypeVar("Studied", bound=Acting)
 
 
@@ -93,7 +87,7 @@ def steering(ctx: Context) -> SteeringVectors:
     vectors = ctx.vectors
     if isinstance(vectors, AdaptiveVectors):
         what = "this experiment needs steering vectors: an adapter adds no fixed vector, its strength is the token's"
-        raise UserError(what, given="rank-1 adapters", works=FOR_ADAPTERS)
+        raise UserError(what, given="rank-1 adapters", works="steering vectors, or another experiment")
     if not isinstance(vectors, SteeringVectors):
         raise UserError("this experiment needs steering vectors", given=type(vectors).__name__)
     if vectors.d_model != ctx.model.d_model or max(vectors.layers) >= ctx.model.n_layers:

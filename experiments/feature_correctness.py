@@ -45,6 +45,7 @@ class FeatureCorrectness(Experiment):
     """
 
     version: ClassVar[int] = 1
+    no_adapters: ClassVar[str] = "dictionaries are trained on the change that steering vectors make"
     figures: ClassVar[tuple[str, ...]] = (
         "feature-correctness",
         "feature-correctness-ablation",

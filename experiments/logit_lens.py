@@ -5,6 +5,10 @@ final norm weighs coordinates; their cosine second, a tuned lens third. Each of 
 D_l, its mean effect on the last block's output with only s_l on: over generated tokens ("propagated") and over the
 problem's tokens ("propagated-prompt"). A tuned lens reads s_l at its own block; for D_l, which lives after the last
 block, it is the centred lens.
+
+A rank-1 adapter has no s_l: "raw" is then the mean that it adds to generated tokens, b with the sign and size of its
+mean strength. Where the strength changes sign between tokens, what is promoted at some is suppressed at others; D_l is
+what the model does with all of them.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from experiments.adaptive_writing import written
 from experiments.class_effects import by_problem, class_log_probs, summarise
-from experiments.controls import KINDS, draw_controls, halves, steering, training_texts
+from experiments.controls import KINDS, Acting, acting, draw_controls, halves, training_texts
 from experiments.lens_frames import Vocabulary, as_direction, middle, resampled, rms
 from experiments.lens_verdicts import judge_classes, judge_scripts
 from experiments.script_shift import Null, null
@@ -32,7 +37,6 @@ from interp.experiment import Experiment
 from interp.lens import TunedLens, fit_affine
 from interp.lens_training import train_affine
 from interp.summaries import Verdict
-from vectors import SteeringVectors
 
 MARGIN_AUC = 0.1
 MARGIN_ODDS = 0.1
@@ -154,7 +158,7 @@ class LogitLens(Experiment):
         return [scripts, judge_classes(frame, margin=MARGIN_ODDS)]
 
     def _layers(self, ctx: Context) -> tuple[int, ...]:
-        every = steering(ctx)
+        every = acting(ctx)
         return spread(every.only(self.layers).layers if self.layers else every.layers, self.blocks)
 
     def _controlled(self, ctx: Context) -> set[int]:
@@ -164,7 +168,7 @@ class LogitLens(Experiment):
         return {*chosen, last} & {*layers} if chosen else set()
 
     def _layer(self, ctx: Context, layer: int) -> pd.DataFrame:
-        shared, every = self._shared(ctx, layer), steering(ctx)
+        shared, every = self._shared(ctx, layer), acting(ctx)
         frames = self._vector(ctx, shared, every.only(layer), layer)
         if layer in self._controlled(ctx):
             make = partial(training_texts, ctx, self.train_n, self._kept(ctx, layer))
@@ -175,14 +179,15 @@ class LogitLens(Experiment):
         depth = layer / max(1, ctx.model.n_layers - 1)
         return pd.concat(frames, ignore_index=True).assign(layer=layer, depth=depth)
 
-    def _vector(self, ctx: Context, shared: _Shared, vectors: SteeringVectors, layer: int) -> list[pd.DataFrame]:
+    def _vector(self, ctx: Context, shared: _Shared, vectors: Acting, layer: int) -> list[pd.DataFrame]:
         final, fired = shared.texts.forced.steered(vectors.edits())
         ctx.fired(fired)
         strata = {"propagated": "generated", "propagated-prompt": "prompt"}
         means = {name: _mean_change(shared.texts, final, stratum) for name, stratum in strata.items()}
         ctx.save_tensors(f"directions-{layer}", {name: mean.cpu() for name, mean in means.items()})
         counted = {name: int(torch.isfinite(mean).all(1).sum()) for name, mean in means.items()}
-        directions = {"raw": vectors.directions, **{name: as_direction(mean) for name, mean in means.items()}}
+        raw = written(ctx, acting(ctx)).only(layer).directions
+        directions = {"raw": raw, **{name: as_direction(mean) for name, mean in means.items()}}
         frames: list[pd.DataFrame] = []
         for quantity, direction in directions.items():
             found = [part for lens in shared.vocabulary.lenses for part in self._tokens(shared, lens, direction)]
@@ -192,17 +197,17 @@ class LogitLens(Experiment):
         lens = self._tuned(ctx, shared, layer) if self.tuned != "no" else None
         if lens is not None:
             nulls = self._nulls(ctx, shared.vocabulary, lens)
-            shifts = shared.vocabulary.shifts(vectors.directions, lenses=[lens], nulls=nulls)
-            found = [*self._tokens(shared, lens, vectors.directions), shifts]
+            shifts = shared.vocabulary.shifts(raw, lenses=[lens], nulls=nulls)
+            found = [*self._tokens(shared, lens, raw), shifts]
             frames += [part.assign(quantity="raw", r2=lens.affine.r2, lens_kl=lens.affine.kl) for part in found]
         # the vector's own part of the last residual: what it does without any block after it
-        direct = shared.texts.forced.base[shared.at.where] + vectors.directions.to(final)
+        direct = shared.texts.forced.base[shared.at.where] + raw.to(final)
         frames += [part.assign(quantity="raw") for part in self._classes(shared, direct, intervals=True)]
         own = self._classes(shared, final[shared.at.where], intervals=True)
         frames += [part.assign(quantity="propagated") for part in own]
         return [frame.assign(vector="trained", draw=0) for frame in frames]
 
-    def _control(self, shared: _Shared, vectors: SteeringVectors, kind: str, draw: int) -> list[pd.DataFrame]:
+    def _control(self, shared: _Shared, vectors: Acting, kind: str, draw: int) -> list[pd.DataFrame]:
         final, _ = shared.texts.forced.steered(vectors.edits())
         direction = as_direction(_mean_change(shared.texts, final, "generated"))
         shifts = shared.vocabulary.shifts(direction).assign(quantity="propagated")

@@ -6,6 +6,9 @@ carries any vector on. So each statistic stands beside random vectors, Diff-Diff
 compared with, and Induced looks at Delta - s_l, what the network adds to what the stream carries. Means over tokens are
 taken within a problem; whether the authors pool all tokens is not known. Diff-Vector is high also where s_k resembles
 s_l and the stream merely carries s_l on: read it beside Self and the cosines between the vectors (`VectorGeometry`).
+
+Of a rank-1 adapter, s_l is what it adds at the token, c_t b, so that no statistic of l alone depends on the sign of b;
+s_k of a later block is the mean that its adapter adds to generated tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from typing import Any, ClassVar, Literal
 
 import pandas as pd
 
-from experiments.controls import KINDS, draw_controls, steering, training_texts
+from experiments.adaptive_writing import written
+from experiments.controls import KINDS, acting, draw_controls, training_texts
 from experiments.lens_frames import as_direction
 from experiments.persistence_frames import TRAINED, by_pair, by_problem, final_cosines
 from experiments.persistence_readings import READ, Reading, read_all
@@ -75,8 +79,8 @@ class Persistence(Experiment):
         "observed": "observed block k > l (j of D_j in the part final)",
         "statistic": "diff_vector = mean_t cos(Delta, s_k); diff_diff = mean_t cos(Delta, mean Delta); mean_diff = "
         "cos(mean Delta, s_k); diff_diff_out = diff_diff with the token left out of the mean; self = cos(Delta, s_l); "
-        "gain = |Delta| / |s_l|; induced = diff_diff_out of Delta - s_l; final = cos(D_i, D_j), D_l = mean Delta after "
-        "the last block",
+        "gain = mean |Delta| / mean |s_l|; induced = diff_diff_out of Delta - s_l; final = cos(D_i, D_j), D_l = mean "
+        "Delta after the last block",
         "example": "problem",
         "value": "the statistic: a cosine in [-1, 1], for gain a ratio >= 0; mean over tokens, then problems",
         "low": "lower end of its 95 % interval over problems",
@@ -135,7 +139,7 @@ class Persistence(Experiment):
             else self._final(ctx, str(cell["text"]))
             for cell in cells
         ]
-        return pd.concat(frames, ignore_index=True).assign(trained=steering(ctx).card.trained)
+        return pd.concat(frames, ignore_index=True).assign(trained=acting(ctx).card.trained)
 
     def verdicts(self, frame: pd.DataFrame) -> list[Verdict]:
         """Self, Induced, Diff-Vector and the common effect after the last block, all above random vectors."""
@@ -144,7 +148,7 @@ class Persistence(Experiment):
         return [*direction, judge_final(frame, text=text, margin=MARGIN)]
 
     def _layers(self, ctx: Context) -> tuple[int, ...]:
-        every = steering(ctx)
+        every = acting(ctx)
         chosen = every.only(self.layers).layers if self.layers else every.layers
         before = [layer for layer in chosen if layer < ctx.model.n_layers - 1]
         if not before:
@@ -185,8 +189,9 @@ class Persistence(Experiment):
         return ctx.once(f"readings {text} {layer}", partial(self._read, ctx, text, layer))
 
     def _read(self, ctx: Context, text: str, layer: int) -> _Readings:
-        every, observed = steering(ctx), self._observed(ctx, layer)
-        among = {k: every[k] for k in observed if k in every.layers}
+        every, observed = acting(ctx), self._observed(ctx, layer)
+        later = [k for k in observed if k in every.layers]
+        among = {k: written(ctx, every)[k] for k in later}
         controls = self._controls(ctx, layer)
         drawn = [one for of in controls.values() for one in of]
         keys = [TRAINED, *((kind, draw) for kind, of in controls.items() for draw in range(len(of)))]
@@ -203,10 +208,10 @@ class Persistence(Experiment):
         if layer not in self._controlled(ctx):
             return {}
         make = partial(training_texts, ctx, self.train_n, [layer])
-        return draw_controls(ctx, steering(ctx), self.controls, layer=layer, draws=self.draws, trained_on=make)
+        return draw_controls(ctx, acting(ctx), self.controls, layer=layer, draws=self.draws, trained_on=make)
 
     def _said(self, ctx: Context, text: str, layer: int) -> Said:
-        edits = steering(ctx).only(layer).edits() if text == "steered" else ()
+        edits = acting(ctx).only(layer).edits() if text == "steered" else ()
         name = f"completed {text} {layer if edits else ''}"
         return ctx.once(name, partial(completed, ctx, edits=edits))
 

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from experiments.controls import Acting
 from experiments.texts import Texts, mean_by_row
 from interp.context import Context
 from vectors import SteeringVectors
@@ -46,7 +47,7 @@ class Reading:
 
 def read(
     said: Texts,
-    vectors: SteeringVectors,
+    vectors: Acting,
     observed: Sequence[int],
     among: Mapping[int, Float[Tensor, " d_model"]],
     ctx: Context | None = None,
@@ -55,20 +56,22 @@ def read(
 
     Args:
         said: texts with these blocks and the vector's own kept.
-        vectors: of one block.
+        vectors: of one block; what an adapter adds at each token is read there.
         observed: later blocks.
         among: block -> the vector that was trained there, for the authors' cosines with s_k.
         ctx: where the pass is counted.
     """
     last = said.forced.last
-    states, fired = said.forced.steered_at(vectors.edits(), {*observed, last})
+    fixed = vectors.directions[0].to(said.batch.ids.device) if isinstance(vectors, SteeringVectors) else None
+    added = vectors.layers if fixed is None else ()
+    states, fired = said.forced.steered_at(vectors.edits(), {*added, *observed, last})
     if ctx is not None:
         ctx.fired(fired)
-    own = vectors.directions[0].to(said.batch.ids.device)
     found: dict[str, Reading] = {}
     for name in READ:
         where = said.where(name)
         row, n = where.nonzero(as_tuple=True)[0], len(said.examples)
+        own = _change(said, states, vectors.layers[0], where) if fixed is None else fixed
         values = [of_block(_change(said, states, k, where), row, n, own, among.get(k)) for k in observed]
         final = mean_by_row(_change(said, states, last, where), row, n)
         found[name] = Reading(torch.stack(values, 1).cpu(), final.cpu())
@@ -77,7 +80,7 @@ def read(
 
 def read_all(
     texts: Iterable[Texts],
-    vectors: Sequence[SteeringVectors],
+    vectors: Sequence[Acting],
     observed: Sequence[int],
     among: Mapping[int, Float[Tensor, " d_model"]],
     ctx: Context | None = None,
@@ -93,7 +96,7 @@ def of_block(
     change: Float[Tensor, "token d_model"],
     row: Int[Tensor, " token"],
     n_rows: int,
-    own: Float[Tensor, " d_model"],
+    own: Float[Tensor, "*token d_model"],
     there: Float[Tensor, " d_model"] | None = None,
 ) -> Float[Tensor, "row statistic"]:
     """Mean of each of STATISTICS over each row's tokens.
@@ -102,7 +105,7 @@ def of_block(
         change: Delta of each token.
         row: of each token.
         n_rows: rows, those without tokens included (NaN).
-        own: s_l, the vector that is on.
+        own: s_l, the vector that is on, or what an adapter adds at each token.
         there: s_k of the observed block; the statistics that need it are NaN without.
     """
     mean = mean_by_row(change, row, n_rows)
@@ -112,11 +115,14 @@ def of_block(
         "diff_diff": cosine(change, mean[row]),
         "diff_diff_out": left_out(change, row, n_rows),
         "self": cosine(change, own),
-        "gain": change.norm(dim=-1) / own.norm().clamp(min=SMALLEST),
+        "gain": change.norm(dim=-1),
         "induced": left_out(change - own, row, n_rows),
+        "added": own.norm(dim=-1).expand(len(change)),
     }
     means = mean_by_row(torch.stack(list(by_token.values()), -1), row, n_rows)
     columns = dict(zip(by_token, means.unbind(-1), strict=True))
+    # a ratio of means: an adapter adds next to nothing at some tokens, where the stream still changes
+    columns["gain"] = columns["gain"] / columns.pop("added").clamp(min=SMALLEST)
     columns["mean_diff"] = columns["gain"] * torch.nan if there is None else cosine(mean, there.to(change.device))
     return torch.stack([columns[name] for name in STATISTICS], -1)
 

@@ -43,6 +43,7 @@ class Placement(Sweep):
     """Accuracy with one vector of one block, trained and added at each of four places of that block."""
 
     version: ClassVar[int] = 1
+    no_adapters: ClassVar[str] = "they add to the MLP's output only, so there is no other place to compare with"
     figures: ClassVar[tuple[str, ...]] = ("placement",)
     declaration: ClassVar[Declaration] = Declaration(
         estimand="accuracy on test problems at the place that is best on validation problems, minus that at the worst",

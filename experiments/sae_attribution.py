@@ -44,6 +44,7 @@ class SaeAttribution(Experiment):
     """
 
     version: ClassVar[int] = 1
+    no_adapters: ClassVar[str] = "dictionaries are trained on the change that steering vectors make"
     figures: ClassVar[tuple[str, ...]] = ("sae-attribution", "sae-attribution-nodes", "sae-attribution-vector")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="rank correlation over active features between attribution and exact ablation, in KL; explained "

@@ -55,6 +55,7 @@ class SelfExplanation(Experiment):
 
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ("model", "vectors")
+    no_adapters: ClassVar[str] = "a word has one direction in its place, and b has no sign or size without a text"
     figures: ClassVar[tuple[str, ...]] = ("self-explanation",)
     declaration: ClassVar[Declaration] = Declaration(
         estimand="total variation between what follows the vector and what follows random vectors in its place, minus "

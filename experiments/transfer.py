@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import control_interval, draw_controls, steering, too_few, training_texts
+from experiments.controls import Acting, acting, control_interval, draw_controls, too_few, training_texts
 from experiments.graded import COLUMNS, Condition, answers, gain_of, references, summarise
 from experiments.recipients import HOME, OPTIONAL, PROMPTS, Recipient, donors, recipient
 from interp.cell import Cell
@@ -23,7 +23,6 @@ from interp.digest import digest
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.summaries import Verdict, share, verdict
-from vectors import SteeringVectors
 
 MARGIN = 0.05
 UNIT = "share of problems"
@@ -148,12 +147,16 @@ class Transfer(Experiment):
             frames.append(beside(entropy=float(own["entropy"].mean())).assign(part="references"))
         return pd.concat(frames, ignore_index=True)
 
-    def _donors(self, ctx: Context, one: Recipient) -> list[tuple[str, int, str, SteeringVectors]]:
+    def _donors(self, ctx: Context, one: Recipient) -> list[tuple[str, int, str, Acting]]:
         """Kind, draw and name of everything that is put into a recipient."""
-        vectors = steering(ctx)
+        vectors = acting(ctx)
         make = partial(training_texts, ctx, self.matched_n, vectors.layers)
-        draw = partial(draw_controls, ctx, vectors, self.controls, draws=self.draws, trained_on=make)
-        found = [("trained", 0, vectors.name, vectors)]
+
+        def draw() -> dict[str, list[Acting]]:
+            drawn = partial(draw_controls, ctx, vectors, draws=self.draws, trained_on=make)
+            return drawn(self.controls) or drawn(CONTROLS[:1])  # one layer, or adapters, cannot be shuffled
+
+        found: list[tuple[str, int, str, Acting]] = [("trained", 0, vectors.name, vectors)]
         found += [("donor", 0, name, donor) for name, donor in donors(ctx, self.donors).items()]
         if one.own is not None and one.own != vectors:
             found.append(("donor", 0, "own", one.own))
@@ -168,7 +171,7 @@ class Transfer(Experiment):
         if one.own is None:
             return None
         if one.name in PROMPTS and one.name != HOME:
-            conditions = [Condition(), Condition("trained", edits=steering(ctx).edits())]
+            conditions = [Condition(), Condition("trained", edits=acting(ctx).edits())]
             rows = answers(ctx, conditions, temperature=self.temperature, samples=self.samples)
         own = rows[rows["vector"] == "trained"] if one.name in PROMPTS else rows[rows["donor"] == "own"]
         return own["right"].to_numpy() - rows.loc[rows["vector"] == "base", "right"].to_numpy()

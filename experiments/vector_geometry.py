@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from experiments.controls import steering
+from experiments.adaptive_writing import written
+from experiments.controls import Acting, acting
 from experiments.geometry_frames import Nulls, against, between, judge, norms, null_means, ranks
 from experiments.texts import STRATA, completed
 from interp.cell import Cell
@@ -47,6 +48,10 @@ class VectorGeometry(Experiment):
     the covariance of a residual stream, which has few large directions, have a much larger one. Each cosine stands
     beside both. Norms are compared with the median norm of the stream at the block, without the row's first token and
     template tokens.
+
+    Of rank-1 adapters, the vector of a block is the mean that the adapter adds to generated tokens of the base model's
+    completions: the writing direction b, with the sign and length that its token-wise strength gives it on average. b
+    alone would do for |cos|, but the set's stable rank, its norms and claims of agreement need a sign.
     """
 
     version: ClassVar[int] = 1
@@ -126,14 +131,14 @@ class VectorGeometry(Experiment):
         return [judge(frame, relation, claim, margin=MARGIN) for relation, claim in RELATIONS.items()]
 
     def _own(self, ctx: Context) -> list[pd.DataFrame]:
-        every, nulls, residual = steering(ctx), *self._streams(ctx)
+        every, nulls, residual = written(ctx, acting(ctx)), *self._streams(ctx)
         found = [norms(every, residual)]
         if len(every.layers) > 1:
             found += [between(every, nulls), ranks(every, nulls, draws=self.draws, seed=self.seed)]
         return found
 
     def _against(self, ctx: Context, part: str) -> list[pd.DataFrame]:
-        every, (nulls, _) = steering(ctx), self._streams(ctx)
+        every, (nulls, _) = written(ctx, acting(ctx)), self._streams(ctx)
         sets = self._sets(ctx) if part == "sets" else self._baseline(ctx, part)
         found: list[pd.DataFrame] = []
         for name, relation, other in sets:
@@ -144,17 +149,18 @@ class VectorGeometry(Experiment):
         return found
 
     def _sets(self, ctx: Context) -> Iterator[tuple[str, str, SteeringVectors]]:
-        every = steering(ctx)
+        every = acting(ctx)
         for name in (*self.seeds, *self.others):
             other = ctx.related(name)
             if name in self.seeds and other is None:
                 raise UserError("no such vectors for this model", given=name, works="an alias, a file or a folder")
-            if isinstance(other, SteeringVectors) and other.digest != every.digest:
+            if isinstance(other, Acting) and other.digest != every.digest:
                 apart = other.card.trained != every.card.trained
-                yield name, "seed" if name in self.seeds else "apart-together" if apart else "other", other
+                relation = "seed" if name in self.seeds else "apart-together" if apart else "other"
+                yield name, relation, written(ctx, other)
 
     def _baseline(self, ctx: Context, method: Any) -> Iterator[tuple[str, str, SteeringVectors]]:
-        layers = steering(ctx).layers
+        layers = acting(ctx).layers
         try:
             problems = ctx.problems("train", self.train_n)
             keys = [problem.id for problem in problems]
@@ -171,7 +177,7 @@ class VectorGeometry(Experiment):
 
     def _read(self, ctx: Context) -> tuple[Nulls, dict[int, float]]:
         """Random directions and the median norm of the stream, at the blocks of the set."""
-        layers, model, said = steering(ctx).layers, ctx.model, completed(ctx)
+        layers, model, said = acting(ctx).layers, ctx.model, completed(ctx)
         chosen = _some(torch.isin(said.stratum, torch.tensor(STREAM, device=said.stratum.device)))
         said = replace(said, stratum=said.stratum.masked_fill(~chosen, -1))
         size = said.batch.ids.shape[1] * model.d_model * model.dtype.itemsize * len(layers)

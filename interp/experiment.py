@@ -40,6 +40,7 @@ class Experiment(BaseModel):
         figures: names of figure builders (entry points `interp.figures`), the first one the default.
         scales: smoke, quick, full -> settings that differ from the fields' defaults.
         needs: what must be given to run it: "model", "vectors", "task".
+        no_adapters: why rank-1 adapters cannot stand in place of vectors; empty where they can.
         prefers: names of the sets of vectors to take where none are given, the best first.
     """
 
@@ -52,6 +53,7 @@ class Experiment(BaseModel):
     figures: ClassVar[tuple[str, ...]] = ()
     scales: ClassVar[dict[str, dict[str, Any]]] = {}
     needs: ClassVar[tuple[str, ...]] = ("model", "vectors", "task")
+    no_adapters: ClassVar[str] = ""
     prefers: ClassVar[tuple[str, ...]] = ("all-layer",)
 
     n: int = 64

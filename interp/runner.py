@@ -49,6 +49,7 @@ class Measurable(Protocol):
     declaration: ClassVar[Declaration]
     figures: ClassVar[tuple[str, ...]]
     needs: ClassVar[tuple[str, ...]]
+    no_adapters: ClassVar[str]
 
     @property
     def n(self) -> int: ...  # noqa: D102
@@ -109,6 +110,7 @@ def open_context(
     _check_needs(experiment, given)
     model, task = as_model(given.get("model")), as_task(given.get("task"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
+    _check_adapters(experiment, vectors)
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
     ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
@@ -119,6 +121,12 @@ def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:
     missing = [name for name in experiment.needs if given.get(name) is None]
     if missing:
         raise UserError(f"{experiment.name} needs {' and '.join(missing)}", works=f"give {missing[0]}=...")
+
+
+def _check_adapters(experiment: Measurable, vectors: Any) -> None:
+    if experiment.no_adapters and getattr(getattr(vectors, "card", None), "kind", "") == "rank1":
+        what = f"{experiment.name} takes no rank-1 adapters: {experiment.no_adapters}"
+        raise UserError(what, given=vectors.card.name or "adapters", works="steering vectors, or another experiment")
 
 
 def run_in(ctx: Context, experiment: Measurable, *, shard: Shard | None = None) -> Run:
