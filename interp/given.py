@@ -20,6 +20,9 @@ _FILE_SUFFIXES = {
 RESERVED = ("bake", "load", "convert", "catalogue", "check-fit")
 """Names in the group `interp.vectors` that are functions of the vectors package and no vectors."""
 
+HUB = "hf://"
+"""Begins the address of vectors on the Hugging Face hub."""
+
 COMPUTED = "untrained"
 """What stands in for a model without trained vectors; `vectors.untrained`."""
 
@@ -41,6 +44,8 @@ def check_paths(**given: str | None) -> None:
 
 def is_path(value: str) -> bool:
     """True where a name can only be meant as a path."""
+    if value.startswith(HUB):
+        return False
     return value.startswith((".", "/", "~")) or Path(value).suffix.lower() in _FILE_SUFFIXES or ".py:" in value
 
 

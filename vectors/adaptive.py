@@ -18,8 +18,9 @@ from interp.errors import UserError
 from interp.markup import text
 from interp.positions import Positions
 from vectors.card import Card
+from vectors.hub import push_files
 from vectors.steering import SteeringVectors, refuse_together
-from vectors.storage import push_files, write_tensors
+from vectors.storage import write_tensors
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,13 +8,14 @@ from typing import Any, Literal
 import torch
 
 from interp.errors import UserError
-from interp.given import as_model
+from interp.given import HUB, as_model
 from vectors.adaptive import AdaptiveVectors
 from vectors.catalogue import PRETRAINED, Choice, find, list_pretrained
 from vectors.fit import check_fit
 from vectors.formats import find as find_format
 from vectors.formats import formats, read
 from vectors.formats.base import Options, Vectors
+from vectors.hub import pull
 from vectors.steering import SteeringVectors
 
 
@@ -27,10 +28,11 @@ def load_vectors(
     trained: Literal["together", "apart"] | None = None,
     seed: int | None = None,
 ) -> Vectors:
-    """Load vectors by alias `model/set[/layer][@seed]`, or from a file or folder in any known format.
+    """Load vectors by alias `model/set[/layer][@seed]`, or from a file, a folder or the hub in any known format.
 
     Args:
-        source: alias or path; an alias that exists wins over a folder of that name (write `./name` for the folder).
+        source: alias, path, or `hf://user/name[@revision][/path]`; an alias that exists wins over a folder of that name
+            (write `./name` for the folder).
         model: where given, the vectors must fit it (`check_fit`), and its depth settles what a file leaves open.
         foreign: allow vectors of other weights of the same shape.
         rows: what row 0 of a matrix with L + 1 rows is.
@@ -78,6 +80,8 @@ def convert(
 def _load(source: str | Path, options: Options) -> Vectors:
     if isinstance(source, Path):
         return read(source, options)
+    if source.startswith(HUB):
+        return read(pull(source), options)
     known = {(one.model, one.set) for one in list_pretrained(PRETRAINED)}
     parts = source.split("@")[0].split("/")
     if len(parts) >= 2 and (parts[0], parts[1]) in known:

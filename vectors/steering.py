@@ -20,7 +20,8 @@ from interp.markup import text
 from interp.positions import Positions
 from interp.sites import Site
 from vectors.card import Card
-from vectors.storage import push_files, write_tensors
+from vectors.hub import push_files
+from vectors.storage import write_tensors
 
 Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
 _NO_CLEAN_HOOK = ("ln1_out", "ln2_out")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import save
@@ -51,35 +49,6 @@ def read_card(path: Path) -> Card | None:
 def card_path(path: Path) -> Path:
     """Where the card of a safetensors file lies."""
     return path.with_name(path.name.removesuffix(".safetensors") + ".json")
-
-
-def push_files(repo: str, write: Callable[[Path], Path], *, private: bool) -> str:
-    """Write a set into a temporary folder and upload it.
-
-    Args:
-        repo: `user/name` on the Hugging Face hub.
-        write: writes the set to the path it is given.
-        private: visibility, where the repository is new.
-
-    Returns:
-        The repository's address.
-
-    Raises:
-        UserError: the hub cannot be reached or refuses.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
-
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "vectors.safetensors")
-        api = HfApi()
-        try:
-            url = api.create_repo(repo, private=private, exist_ok=True)
-            api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Add steering vectors")
-        except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"the hub refused: {reason}", given=repo, works="log in with `hf auth login`") from error
-    return str(url)
 
 
 def _with_suffix(path: Path, suffix: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,29 @@ _CHECKED = ".small-vectors-checked.json"
 """In the repository's folder of the cache: the blobs that were checked, with size and time of change."""
 
 
-def hub_folder(name: str) -> Path:
-    """Download a model repository (config, tokenizer, safetensors) into the hub's own cache.
+MODEL_FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
+"""Config, tokenizer and weights."""
+
+
+def hub_folder(name: str, *, files: Sequence[str] = MODEL_FILES, revision: str | None = None) -> Path:
+    """Download files of a repository into the hub's own cache.
+
+    Args:
+        name: `user/name`.
+        files: patterns of the files to take.
+        revision: branch, tag or commit; `main` if None.
 
     Raises:
         UserError: no such repository, no access, no connection, or a file is not what the hub says it is.
     """
     from huggingface_hub import snapshot_download
 
-    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        folder = Path(snapshot_download(name, allow_patterns=patterns))
+        folder = Path(snapshot_download(name, allow_patterns=list(files), revision=revision))
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        works = "check the name, the connection and (for gated models) the hub token, or give a local folder"
-        raise UserError(f"the hub did not give this model: {reason}", given=name, works=works) from error
+        works = "check the name, the connection and (for private and gated ones) the hub token, or give a local folder"
+        raise UserError(f"the hub did not give this repository: {reason}", given=name, works=works) from error
     check_snapshot(folder)
     return folder
 

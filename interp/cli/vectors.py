@@ -1,4 +1,4 @@
-"""`interp vectors`: vector files from one format into another, or into a checkpoint."""
+"""`interp vectors`: vector files from one format into another, into a checkpoint, or onto the hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from interp.given import check_paths
 
 @click.group("vectors")
 def command() -> None:
-    """Convert files of steering vectors, or bake them into a checkpoint."""
+    """Convert files of steering vectors, bake them into a checkpoint, or push them to the hub."""
 
 
 @command.command("convert")
@@ -34,6 +34,16 @@ def convert(source: str, target: str, to: str | None, rows: str | None, trained:
 def _by_suffix(target: str) -> str:
     suffix = target.rpartition(".")[2].lower()
     return suffix if suffix in registry.names("formats") else "safetensors"
+
+
+@command.command("push")
+@click.argument("vectors", metavar="V")
+@click.argument("repository", metavar="USER/NAME")
+@click.option("--public", is_flag=True, help="Whoever likes may see a repository that is made here.")
+def push(vectors: str, repository: str, public: bool) -> None:
+    """Upload vectors and their card to the Hugging Face hub; `hf://USER/NAME` loads them."""
+    check_paths(vectors=vectors)
+    click.echo(registry.load("vectors", "load")(vectors).push(repository, private=not public))
 
 
 @command.command("bake")
