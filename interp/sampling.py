@@ -51,7 +51,8 @@ def draw(
         Token ids, their log-probability (nats) and the entropy (nats) of the distribution at this temperature
         (at temperature 1 where the choice is greedy).
     """
-    log_p = (logits.float() / (temperature or 1.0)).log_softmax(-1)
+    logits = logits.float()
+    log_p = (logits if temperature in (0, 1) else logits / temperature).log_softmax(-1)
     p = log_p.exp()
     if temperature == 0:
         token = log_p.argmax(-1)
@@ -60,5 +61,6 @@ def draw(
         # The last sum may fall short of 1 by rounding; scaling by it keeps every u inside.
         token = torch.searchsorted(cumulative, (u.to(p.device) * cumulative[:, -1])[:, None], right=True)[:, 0]
         token = token.clamp(max=logits.shape[-1] - 1)
-    entropy = -(p * log_p.clamp(min=-1e4)).sum(-1)
-    return token, log_p.gather(-1, token[:, None])[:, 0], entropy
+    chosen = log_p.gather(-1, token[:, None])[:, 0]
+    entropy = -torch.linalg.vecdot(p, log_p.clamp_(min=-1e4))  # in place: 0 * -inf is no number
+    return token, chosen, entropy

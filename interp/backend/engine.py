@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import linear
 from transformer_lens import HookedTransformer
 
 from interp.backend.attention import pattern, rotate
@@ -168,9 +169,9 @@ class Engine:
         """Queries, keys and values before the rotation, [batch, pos, head, d_head]."""
         w, d_head = self.blocks[layer], self.cfg.d_head
         return (
-            (x @ w.q + w.b_q).unflatten(-1, (-1, d_head)),
-            (x @ w.k + w.b_k).unflatten(-1, (-1, d_head)),
-            (x @ w.v + w.b_v).unflatten(-1, (-1, d_head)),
+            linear(x, w.q.T, w.b_q).unflatten(-1, (-1, d_head)),
+            linear(x, w.k.T, w.b_k).unflatten(-1, (-1, d_head)),
+            linear(x, w.v.T, w.b_v).unflatten(-1, (-1, d_head)),
         )
 
     def visit_heads(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shared: Pass) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,7 +213,7 @@ class Engine:
     def attention_output(self, layer: int, z: Float[Tensor, "batch pos head d_head"]) -> Tensor:
         """W_O and, where the model has one, the norm after it."""
         w = self.blocks[layer]
-        out = z.flatten(2) @ w.o + w.b_o
+        out = linear(z.flatten(2), w.o.T, w.b_o)
         return w.module.ln1_post(out) if self.cfg.use_normalization_before_and_after else out
 
     def _rotated(self, layer: int, q: Tensor, k: Tensor, v: Tensor, shared: Pass) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,10 +230,10 @@ class Engine:
         """MLP of one block, from its normalised input to before the output norm."""
         w = self.blocks[layer]
         if w.gate is None:
-            post = w.module.mlp.act_fn(x @ w.up + w.b_in)
+            post = w.module.mlp.act_fn(linear(x, w.up.T, w.b_in))
         else:
-            post = w.module.mlp.act_fn(x @ w.gate) * (x @ w.up) + w.b_in
-        return shared.visit(layer, "mlp_post", post) @ w.down + w.b_out
+            post = torch.addcmul(w.b_in, w.module.mlp.act_fn(x @ w.gate), x @ w.up)
+        return linear(shared.visit(layer, "mlp_post", post), w.down.T, w.b_out)
 
     def rotations(self, tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
         """Cos and sin for these tokens, by attention type; empty without rotary embeddings."""
