@@ -39,7 +39,7 @@ def build(run: Record) -> go.Figure:
     rows = part(run, "tokens")
     shown = keep(rows, "example", first(rows, "example"))
     layers = sorted({int(layer) for layer in shown["layer"]})
-    height = 90 + 22 * len(layers)
+    height = max(150, 90 + 22 * len(layers))  # the colour bar's title is as long
     figure = make_subplots(rows=2, cols=1, vertical_spacing=150 / (height + 470), row_heights=[height, 250])
     threshold = _threshold(rows)
     own = keep(shown, "layer", layers[0]).sort_values("index")
@@ -53,7 +53,7 @@ def build(run: Record) -> go.Figure:
     _write_segments(figure, own)
     _add_scatter(figure, rows, threshold)
     figure.update_layout(coloraxis=_colours(shown, threshold, height / (height + 320)))
-    title = f"Strength of the adapter at each token of {first(rows, 'example')}, and against the MLP's own output"
+    title = f"Strength of the adapter at the tokens of {first(rows, 'example')}, and the MLP's output"
     return dress(figure, run.meta, title, n=_problems(rows), height=height + 470, gap=20, legend=True)
 
 

@@ -56,18 +56,19 @@ CAPTIONS: Mapping[str, str] = {
     "of the lower vector with a random partner. Bars: 95 % intervals over problems; grey marks: random partners.",
     "logit-lens": "Each row is a layer; the tokens that its vector promotes most stand left, those it suppresses most "
     "right. Colour: score of the token, white = 0. The menu changes the lens and shows the effect after the last block "
-    "instead of the vector itself.",
+    "instead of the vector itself. Of a rank-1 adapter, the mean that it adds to generated tokens stands for the "
+    "vector.",
     "logit-lens-scripts": "Probability that a token of the script scores above a Latin token of similar norm and "
-    "frequency, over the whole vocabulary. Grey: the range of random directions, simultaneous over layers. Dashed: no "
-    "shift.",
+    "frequency, over the whole vocabulary. Bands in colour: 95 % over problems, for each layer alone. Grey: the "
+    "range of random directions, simultaneous over layers. Dashed: no shift.",
     "logit-lens-classes": "Change of each token class when the vector is on, mean over problems with 95 % intervals; "
     "grey marks are control vectors, one a draw. A probability can move only where the base is undecided, hence the "
     "log-odds beside it.",
     "persistence": "Row: the block l whose vector is on, alone (also where the vectors were trained together); column: "
-    "a later block k. Self: cosine of each token's change with the vector itself; Induced: agreement between a "
-    "problem's tokens of what the network adds to it; Diff-Vector: cosine with the vector that was trained at k, which "
-    "is high too where the vectors of neighbours are alike. Below, minus the mean of random vectors, for the blocks "
-    "that have them. Mean over generated tokens, then problems.",
+    "a later block k. Self: cosine of each token's change with the vector itself (with what a rank-1 adapter adds at "
+    "that token); Induced: agreement between a problem's tokens of what the network adds to it; Diff-Vector: cosine "
+    "with the vector that was trained at k, which is high too where the vectors of neighbours are alike. Below, minus "
+    "the mean of random vectors, for the blocks that have them. Mean over generated tokens, then problems.",
     "persistence-controls": "Each panel: one steered block. Orange: the vector, 95 % intervals over problems for each "
     "block alone; grey: from the lowest to the highest mean of a random vector of the same norm.",
     "persistence-final": "Cosines of the mean changes that vectors of different blocks make after the last block, over "
@@ -139,7 +140,8 @@ CAPTIONS: Mapping[str, str] = {
     "points.",
     "vector-geometry": "Left, the norm of each vector over the median norm of the stream that it is added to (first "
     "token and template left out). Right, cosines between the vectors of two blocks; the stable rank counts the "
-    "directions that they span, beside random rows (95 % of draws).",
+    "directions that they span, beside random rows (95 % of draws). Of a rank-1 adapter, the mean that it adds to "
+    "generated tokens stands for the vector.",
     "vector-geometry-sets": "Cosine of each block's vector with that of another set. Grey: what random directions "
     "reach with 95 % probability at a single block; those with the stream's covariance share its few large directions "
     "and reach further.",

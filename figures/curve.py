@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -118,13 +119,15 @@ def _dots(line: Line) -> go.Scatter:
 def _band(
     label: str, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, legend: bool
 ) -> go.Scatter:
+    ends = [(at, *pair) for at, *pair in zip(x, low, high, strict=True) if all(map(math.isfinite, pair))]
     return go.Scatter(
-        x=[*x, *reversed(x)],
-        y=[*high, *reversed(low)],
+        x=[at for at, _, _ in [*ends, *reversed(ends)]],
+        y=[*(top for _, _, top in ends), *(bottom for _, bottom, _ in reversed(ends))],
         name=plain(label),
         showlegend=legend,
         mode="lines",
-        line={"width": 0, "color": colour},
+        # a band of one layer has no area
+        line={"width": 6 if len(ends) == 1 else 0, "color": translucent(colour, 0.4)},
         fill="toself",
         fillcolor=translucent(colour, 0.22),
         hoverinfo="skip",

@@ -4,7 +4,8 @@ Columns read (a tidy frame, `part` names the grain, columns that do not apply ar
 
 - part "tokens": vector, draw, layer, quantity ("raw" = s_l | "propagated" = D_l), lens ("centred" | "cosine" |
   "tuned"), side ("top" | "bottom"), rank (1 = most extreme), token_id, token, score (signed).
-- part "scripts": vector, draw, layer, quantity, lens, script, auc ([0, 1], .5 = no shift), null_low, null_high
+- part "scripts": vector, draw, layer, quantity, lens, script, auc ([0, 1], .5 = no shift), auc_low, auc_high (95 %
+  over problems, of effects), null_low, null_high
   (simultaneous over layers, from random directions), p, n_tokens, n_matched, testable.
 - part "classes": vector, draw, layer, quantity, token_class, delta_p, delta_p_low, delta_p_high (probability, summed
   over the class), log_odds, log_odds_low, log_odds_high (nats), n (problems).
@@ -15,6 +16,7 @@ Columns read (a tidy frame, `part` names the grain, columns that do not apply ar
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ _LENS = {
     "cosine": "cosine with the unembedding",
     "tuned": "tuned lens (logits)",
 }
+_UNIT = {"cosine": "cosine"}
 _QUANTITY = {"raw": "the vector itself", "propagated": "its effect after the last block"}
 _A_SIDE = 6
 _SCRIPTS = 6
@@ -58,7 +61,7 @@ def build(run: Record) -> go.Figure:
             y_labels=[str(layer) for layer in layers],
             x_title="rank among promoted tokens (+), rank among suppressed tokens (\u2212)",
             y_title="layer of the vector",
-            unit=_LENS.get(lens, lens),
+            unit=_UNIT.get(lens, "logits"),
             texts=texts,
         )
         panels.append(panel)
@@ -181,8 +184,12 @@ def _add_script(figure: go.Figure, rows: pd.DataFrame, index: int, columns: int)
             continue
         layers = numbers(mine, "layer")
         low, high = numbers(mine, "null_low"), numbers(mine, "null_high")
-        bands = [Band("random directions, 95 % over all layers", layers, low, high)]
-        lines.append(Line(_QUANTITY[quantity], layers, numbers(mine, "auc"), colour=colour))
+        if any(value == value for value in low):
+            bands = [Band("random directions, 95 % over all layers", layers, low, high)]
+        line = Line(_QUANTITY[quantity], layers, numbers(mine, "auc"), colour=colour)
+        if "auc_low" in mine.columns and mine["auc_low"].notna().to_numpy().any():  # a vector itself has no interval
+            line = replace(line, low=numbers(mine, "auc_low"), high=numbers(mine, "auc_high"))
+        lines.append(line)
     row, column = divmod(index, columns)
     for trace in traces(lines, bands, legend=index == 0):
         figure.add_trace(trace, row=row + 1, col=column + 1)

@@ -13,6 +13,7 @@ All are cosines in [-1, 1] but the gain, a ratio of norms.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -41,17 +42,18 @@ _OBSERVED, _STEERED = "observed block k", "steered block l"
 
 def build(run: Record) -> go.Figure:
     """Draw Self, Induced and Diff-Vector of each pair of blocks, and what each has above random vectors."""
-    panels = [(name, column) for column in ("value", "above") for name in _DECIDING]
+    names = _read(run, _DECIDING)
+    panels = [(name, column) for column in ("value", "above") for name in names]
     titles = [_NAMES[name] + (",<br>minus random vectors" if column == "above" else "") for name, column in panels]
     title = "Does a vector's change keep its direction? Generated tokens"
-    return _matrices(run, panels, titles, columns=len(_DECIDING), title=title)
+    return _matrices(run, panels, titles, columns=len(names), title=title)
 
 
 def build_paper(run: Record) -> go.Figure:
     """Draw the paper's three matrices; random vectors have nearly the same (see `build`)."""
-    names = ("diff_vector", "diff_diff", "mean_diff")
+    names = _read(run, ("diff_vector", "diff_diff", "mean_diff"))
     panels, titles = [(name, "value") for name in names], [_NAMES[name] for name in names]
-    return _matrices(run, panels, titles, columns=3, title="The paper's matrices, without controls")
+    return _matrices(run, panels, titles, columns=len(names), title="The paper's matrices, without controls")
 
 
 def build_controls(run: Record) -> go.Figure:
@@ -59,9 +61,9 @@ def build_controls(run: Record) -> go.Figure:
     rows = keep(_rows(run, "pairs"), "vector", "trained")
     beside = rows.dropna(subset=["random"]) if "random" in rows.columns else rows.head(0)
     layers = sorted({int(layer) for layer in numbers(beside if len(beside) else rows, "layer")})
-    titles = [f"steered block {layer}" for layer in layers]
+    titles, names = [f"steered block {layer}" for layer in layers], _read(run, _DECIDING)
     figure = make_subplots(
-        rows=len(_DECIDING),
+        rows=len(names),
         cols=len(layers),
         subplot_titles=titles,
         shared_xaxes=True,
@@ -69,18 +71,18 @@ def build_controls(run: Record) -> go.Figure:
         horizontal_spacing=0.02,
         vertical_spacing=0.06,
     )
-    for line, name in enumerate(_DECIDING, start=1):
+    for line, name in enumerate(names, start=1):
         for column, layer in enumerate(layers, start=1):
             mine = keep(keep(rows, "statistic", name), "layer", layer).sort_values("observed")
             for trace in _beside(mine, legend=line == column == 1):
                 figure.add_trace(trace, row=line, col=column)
             figure.add_hline(y=0, row=line, col=column)  # pyright: ignore[reportArgumentType]
         figure.update_yaxes(title_text=f"{_DECIDING[name]} (cosine)", row=line, col=1)
-    figure.update_xaxes(title_text=_OBSERVED, row=len(_DECIDING))
+    figure.update_xaxes(title_text=_OBSERVED, row=len(names))
     figure.update_annotations(font={"size": 12.5})
     n = count(beside, "above_n") or count(rows)
     title = "The change in later blocks beside that of random vectors, by steered block"
-    return dress(figure, run.meta, title, n=n, height=720, gap=26, legend=True)
+    return dress(figure, run.meta, title, n=n, height=192 + 176 * len(names), gap=26, legend=True)
 
 
 def build_final(run: Record) -> go.Figure:
@@ -115,6 +117,12 @@ def _rows(run: Record, name: str) -> pd.DataFrame:
     """Generated tokens of the first text."""
     rows = part(run, name)
     return keep(keep(rows, "text", first(rows, "text")), "stratum", "generated")
+
+
+def _read(run: Record, names: Iterable[str]) -> list[str]:
+    """Those statistics that there are: without a vector at a later block nothing is compared with s_k."""
+    found = set(_rows(run, "pairs")["statistic"])
+    return [name for name in names if name in found]
 
 
 def _matrices(run: Record, panels: list[tuple[str, str]], titles: list[str], *, columns: int, title: str) -> go.Figure:

@@ -66,6 +66,15 @@ def test_a_curve_has_band_controls_seeds_and_references() -> None:
     assert figure.layout.annotations[0].text == "base 0.3"
 
 
+def test_a_band_of_one_layer_is_a_bar_and_layers_without_ends_are_left_out() -> None:
+    nan = float("nan")
+    line = Line("s", x=[3, 4, 5], y=[nan, nan, 0.5], low=[nan, nan, 0.25], high=[nan, nan, 0.75])
+    figure: Any = draw_curve([line], x_title="", y_title="", bands=[Band("random", [3, 4], [0, 0.1], [0.2, 0.3])])
+    control, own, _ = figure.data
+    assert list(own.x) == [5, 5] and list(own.y) == [0.75, 0.25] and own.line.width > 0
+    assert list(control.y) == [0.2, 0.3, 0.1, 0] and control.line.width == 0
+
+
 def test_a_heatmap_is_centred_on_zero_and_hides_the_lower_triangle() -> None:
     values = np.array([[9.0, 1.0], [9.0, 9.0]])
     labels = ["i", "i"]

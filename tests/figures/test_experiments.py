@@ -75,6 +75,17 @@ def test_scripts_stand_against_the_null_band() -> None:
     assert titles == ["<b>non-Latin</b>, 90 tokens", "<b>Han</b>, 40 tokens: too few to test"]
 
 
+def test_scripts_show_the_intervals_that_effects_have() -> None:
+    run = lens()
+    rows: Any = run.frame.assign(auc_low=run.frame["auc"] - 0.125, auc_high=run.frame["auc"] + 0.125)
+    figure: Any = logit_lens.build_scripts(Made(run.meta, rows))
+    band, ends, line = figure.data[:3]
+    assert list(line.y) == [0.25, 0.5] and list(ends.y) == [0.375, 0.625, 0.375, 0.125]
+    untested = rows.assign(null_low=float("nan"), null_high=float("nan"))
+    without: Any = logit_lens.build_scripts(Made(run.meta, untested))
+    assert band.name.startswith("random") and not [one for one in without.data if one.name == band.name]
+
+
 def test_classes_show_probability_and_log_odds_of_the_last_layer() -> None:
     figure: Any = logit_lens.build_classes(lens())
     assert list(figure.data[1].x) == [0.0625, -0.03125] and list(figure.data[3].x) == [0.5, -0.25]

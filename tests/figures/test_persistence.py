@@ -31,6 +31,17 @@ def test_the_papers_matrices_are_named_as_there_and_said_to_lack_controls() -> N
     assert "without controls" in figure.layout.title.text
 
 
+def test_a_statistic_that_no_later_block_has_takes_no_panel() -> None:
+    run = records.persistence()
+    rows: Any = run.frame
+    alone = records.Made(run.meta, rows[~rows["statistic"].isin(["diff_vector", "mean_diff"])])
+    for build, panels in ((persistence.build, 4), (persistence.build_paper, 1)):
+        figure: Any = build(alone)
+        titles = [note.text for note in figure.layout.annotations if note.name != "banner"]
+        assert len(figure.data) == len(titles) == panels
+        assert not [title for title in titles if "s<sub>k</sub>" in title]
+
+
 def test_curves_stand_against_the_range_of_random_vectors() -> None:
     figure: Any = persistence.build_controls(records.persistence())
     band, ends, line = figure.data[:3]
