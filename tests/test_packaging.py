@@ -1,7 +1,8 @@
-"""An installed wheel holds what the checkout holds, and works without it."""
+"""An installed wheel holds what the checkout holds and works without it, also in an empty environment."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,9 @@ import zipfile
 from configparser import ConfigParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from pytest_examples import find_examples
 
 from interp.testing import PluginConformance
 
@@ -127,3 +130,73 @@ def test_every_command_sees_it(plugin: Path, tmp_path: Path) -> None:
     command = "run example-one-path --model example-model --vectors untrained --task example-task --n 2 --layer 0"
     (folder,) = run(plugin / "interp", *command.split(), cwd=tmp_path).split()
     assert (tmp_path / folder / "figure.html").is_file()
+
+
+@pytest.fixture(scope="module")
+def empty(wheel: Path, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with the wheel and what pip takes for it, nothing else."""
+    venv = tmp_path_factory.mktemp("empty") / "venv"
+    run(sys.executable, "-m", "venv", "--without-pip", venv, cwd=venv.parent)
+    pip = (
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        venv,
+        "install",
+        "-q",
+        "--no-compile",
+        "-c",
+        root / "constraints.txt",
+    )
+    run(*pip, "torch", cwd=venv.parent)  # first, as in the Makefile
+    run(*pip, wheel, cwd=venv.parent)
+    return venv / "bin"
+
+
+def shown(readme: str, start: str) -> list[str]:
+    """Arguments of a command that the README shows."""
+    (command,) = re.findall(rf"({re.escape(start)}[^`\n]*)", readme)
+    return command.split()[1:]
+
+
+@pytest.fixture
+def readme(root: Path, tmp_path: Path) -> str:
+    """Its text; its Python lies in the test's folder, under the names that it gives."""
+    file = root / "README.md"
+    for name, block in zip(("jupyter.py", "last_token_kl.py", "mine.py"), find_examples(file), strict=True):
+        (tmp_path / name).write_text(block.source)
+    return file.read_text()
+
+
+@pytest.mark.slow
+def test_the_readme_s_first_block_runs_in_an_empty_environment(empty: Path, readme: str, tmp_path: Path) -> None:
+    held = {
+        one["name"] for one in json.loads(run(empty / "python", "-m", "pip", "list", "--format=json", cwd=tmp_path))
+    }
+    assert "small-vectors" in held
+    assert not {"pytest", "ruff", "ray", "openai"} & held
+    with (tmp_path / "jupyter.py").open("a") as file:
+        file.write("\nimport interp; print(interp.__file__, len(run.frame), len(run.figure().data))")
+        file.write("\nassert {*run.frame} == {*TokenSubstitution.columns}\n")
+    where, rows, traces = run(empty / "python", "jupyter.py", cwd=tmp_path).split()[-3:]
+    assert Path(where).is_relative_to(empty.parent)
+    assert int(rows) > 0
+    assert int(traces) > 0
+
+
+@pytest.mark.slow
+def test_its_plugin_runs_there_by_its_path(empty: Path, readme: str, tmp_path: Path) -> None:
+    (folder,) = run(empty / "interp", *shown(readme, "interp run ./last_token_kl.py"), cwd=tmp_path).split()
+    frame = pd.read_parquet(tmp_path / folder / "frame.parquet")
+    none, once, thrice = (frame.kl[frame.factor == factor] for factor in (0, 1, 3))
+    assert (none == 0).all()
+    assert 0 < once.mean() < thrice.mean()
+
+
+@pytest.mark.slow
+def test_its_patch_runs_there_by_its_path(empty: Path, readme: str, tmp_path: Path) -> None:
+    small = ("--scale", "smoke", "--n", "2", "--draws", "1", "--generated", "", "--sweep", "", "--no-factorial")
+    folder = run(empty / "interp", *shown(readme, "interp run path-patching"), *small, cwd=tmp_path).split()[-1]
+    frame = pd.read_parquet(tmp_path / folder / "frame.parquet")
+    assert {"skip-attn", "./mine.py:KEYS_ONLY"} <= set(frame.patch)

@@ -1,22 +1,19 @@
-"""The README's Python runs as it stands, and its plugin through the command beside it."""
+"""What the README shows exists. Its blocks run in test_packaging.py, from the wheel alone."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-import pandas as pd
 import pytest
-from pytest_examples import EvalExample, find_examples
+from pytest_examples import find_examples
 
 from experiments.patches import patch
 from interp import registry
-from interp.cli import call
 from tests.experiments import toys
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-JUPYTER, PLUGIN, PATCH = find_examples(README)
+*_, PATCH = find_examples(README)
 
 
 @pytest.fixture(autouse=True)
@@ -38,24 +35,3 @@ def test_the_patch_is_found_by_its_path(elsewhere: Path) -> None:
     assert len(PATCH.source.strip().splitlines()) <= 5
     found = patch(name, toys.model()).at(2).describe()
     assert found == "paths at block 2: q=CLEAN, v=CLEAN, resid_to_mlp=CLEAN, resid=CLEAN"
-
-
-@pytest.mark.slow
-def test_the_jupyter_block_makes_a_run_with_a_figure(eval_example: EvalExample) -> None:
-    names = eval_example.run(JUPYTER)
-    made = names["run"]
-    assert len(made.frame) > 0
-    assert set(made.frame.columns) == set(names["TokenSubstitution"].columns)
-    assert made.figure().data
-
-
-@pytest.mark.slow
-def test_the_plugin_runs_by_its_path(elsewhere: Path) -> None:
-    (elsewhere / "last_token_kl.py").write_text(PLUGIN.source)
-    (command,) = re.findall(r"^\$ (interp run \./last_token_kl\.py.*)$", README.read_text(), re.MULTILINE)
-    assert call(shlex.split(command)[1:]) == 0
-    (frame,) = elsewhere.glob("runs/last-token-kl/*/frame.parquet")
-    rows = pd.read_parquet(frame)
-    none, once, thrice = (rows.kl[rows.factor == factor] for factor in (0, 1, 3))
-    assert (none == 0).all()
-    assert 0 < once.mean() < thrice.mean()
