@@ -178,7 +178,8 @@ class _Decoder:
             if sum(alive) <= 0.9 * len(active):
                 keep = torch.tensor([i for i, a in enumerate(alive) if a], device=self.path.device)
                 active, alive = [row for row in active if not row.ended], [True] * len(keep)
-                token, cache = token[keep], cache.take(keep)
+                cache.keep(keep)
+                token = token[keep]
                 prompt_len, index = prompt_len[keep], index[keep]
             position = torch.where(torch.tensor(alive, device=self.path.device), prompt_len + step, -1)
             tokens = self.model.tokens(token[:, None], position[:, None], prompt_len, index)

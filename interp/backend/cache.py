@@ -65,6 +65,16 @@ class Cache:
         new.worlds = {name: world.take(rows, reserve=reserve) for name, world in self.worlds.items()}
         return new
 
+    def keep(self, rows: Int[Tensor, " some"]) -> None:
+        """Let the other rows go, one slot after the other: `take` would hold the old rows beside the new ones."""
+        for tensors in (self.keys, self.values):
+            for slot, old in tensors.items():
+                tensors[slot] = old.new_empty((len(rows), *old.shape[1:]))  # the room that is left stays
+                tensors[slot][:, :, : self.length] = old[rows, :, : self.length]
+        self.position = None if self.position is None else self.position[rows]
+        for world in self.worlds.values():
+            world.keep(rows)
+
     def _room(self, old: Tensor, rows: Int[Tensor, " some"]) -> Tensor:
         if self._grad:
             return old[rows]

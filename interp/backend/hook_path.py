@@ -69,6 +69,13 @@ class HookCache:
         new.previous_attention_mask = theirs_all.previous_attention_mask[rows]
         return HookCache(self.hooked, new)
 
+    def keep(self, rows: Int[Tensor, " some"]) -> None:
+        """Let the other rows go, one layer after the other."""
+        inner = self.start(len(rows))
+        for entry in inner.entries:
+            entry.past_keys, entry.past_values = entry.past_keys[rows], entry.past_values[rows]
+        inner.previous_attention_mask = inner.previous_attention_mask[rows]
+
 
 class HookPath:
     """Runs `HookedTransformer.forward` with our taps hooked on for one call.

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from interp.backend.cache import Cache
+from interp.backend.engine import Engine
 from interp.batch import Batch
 from interp.completions import paired_rows
 from interp.editor import Editor
@@ -15,6 +17,7 @@ from interp.edits import Add, AddAdaptive, Custom, Patch, per_row, scaled
 from interp.errors import UserError
 from interp.load import load_model
 from interp.model import Model
+from interp.paths import CLEAN, BlockPaths
 from interp.positions import Positions, Tokens, at
 from interp.prompts import Prompt
 from interp.sites import STREAMS, Site
@@ -127,6 +130,53 @@ def test_chunks_and_samples_do_not_change_what_is_drawn(llama: Model) -> None:
     assert [row.ids for row in whole.rows] == [row.ids for row in tiny_memory.rows]
     assert [whole.of(index)[0][0].ids for index in range(3)] == [row.ids for row in one.rows]
     assert whole.fired == tiny_memory.fired
+
+
+def test_rows_with_equal_prompts_share_the_blocks_below_their_edits(
+    llama: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    vectors = {layer: torch.randn(llama.d_model, generator=generator) for layer in range(llama.n_layers)}
+    edits = [[Add(Site(layer, "resid_post"), vector)] for layer, vector in vectors.items()] + [[]]
+    edits.append([*edits[1], BlockPaths(z=CLEAN).at(2)])
+    questions = prompts((20, 23, 20, 31))
+    rows, each = [prompt for _ in edits for prompt in questions], [edit for edit in edits for _ in questions]
+    entered: dict[int, int] = {}
+    block = Engine.block
+
+    def counted(self: Engine, layer: int, x: Tensor, shared: Any) -> Tensor:
+        entered[layer] = entered.get(layer, 0) + x.shape[0] * (x.shape[1] > 1)
+        return block(self, layer, x, shared)
+
+    for chosen in (range(len(edits) - 1), range(len(edits))):
+        ids = [edit * len(questions) + row for edit in chosen for row in range(len(questions))]
+        entered.clear()
+        monkeypatch.setattr(Engine, "block", counted)
+        joint = llama.generate([rows[i] for i in ids], per_row([each[i] for i in ids]), max_new_tokens=6, seed=1)
+        monkeypatch.setattr(Engine, "block", block)
+        if len(chosen) < len(edits):
+            assert entered[0] == 2 * len(questions)  # once for those edited there, once for all others
+            assert entered[llama.n_layers - 1] == (len(edits) - 1) * len(questions)
+        for row, (completion, fired) in enumerate(zip(joint.rows, ids, strict=True)):
+            alone = llama.generate([rows[fired]], each[fired], max_new_tokens=6, seed=1).rows[0]
+            assert (completion.prompt, completion.ids) == (row, alone.ids)
+            torch.testing.assert_close(completion.log_prob, alone.log_prob, rtol=0, atol=1e-5)
+
+
+def test_a_cache_that_keeps_rows_equals_one_taken_of_them_and_holds_no_others() -> None:
+    cache, rows, step = Cache(reserve=3), torch.tensor([0, 2]), torch.arange(4.0)[:, None, None, None]
+    for one in (cache, cache.world("base")):
+        one.advance(torch.arange(2).expand(4, -1))
+        one.append(0, step.expand(-1, 1, 2, 5), -step.expand(-1, 1, 2, 5))
+    taken = cache.take(rows)
+    cache.keep(rows)
+    for kept, wanted in ((cache, taken), (cache.world("base"), taken.world("base"))):
+        assert kept.keys[0].shape == (2, 1, 5, 5)  # room for three tokens more is left
+        assert kept.advance(torch.tensor([[2], [2]])).tolist() == wanted.advance(torch.tensor([[2], [2]])).tolist()
+        new = torch.full((2, 1, 1, 5), 7.0)
+        for own, other in zip(kept.append(0, new, new), wanted.append(0, new, new), strict=True):
+            torch.testing.assert_close(own, other, rtol=0, atol=0)
+        assert kept.keys[0][:, 0, 0, 0].tolist() == [0, 2]
 
 
 def test_an_edit_at_a_prompts_end_is_not_lost_in_the_shared_prefix(llama: Model) -> None:
