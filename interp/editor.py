@@ -174,6 +174,16 @@ class Editor:
         """The lowest block with an edit."""
         return min((site.layer for site in self._by_site), default=None)
 
+    @property
+    def depths(self) -> list[int]:
+        """For each row the lowest block with an edit; the number of blocks where there is none."""
+        lowest = [self._n_layers] * self._n_rows
+        for entry in self.entries:
+            layer = min(site.layer for site in entry.edit.sites)
+            for row in range(self._n_rows) if entry.rows is None else entry.rows.tolist():
+                lowest[row] = min(lowest[row], layer)
+        return lowest
+
     def __call__(self, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
         """The value of `site` after its edits."""
         for entry in self._by_site.get(site, ()):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.backend.cache import Cache
+from interp.backend.hook_path import HookPath
 from interp.completions import Completion, Completions
 from interp.digest import digest
 from interp.editor import Editor, row_groups
@@ -19,6 +23,7 @@ from interp.memory import halved
 from interp.positions import Tokens
 from interp.prompts import Prompt, shared_prefix
 from interp.sampling import draw, stream_seed, uniforms
+from interp.sites import Site
 
 MIN_PREFIX = 8
 """A shorter common prefix is not worth a pass of its own."""
@@ -103,7 +108,9 @@ def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: 
     rows: list[_Row] = []
     with torch.no_grad():
         held = 2 * longest if editor.base_sites else longest  # the base stream's keys and values stand beside
-        chunks = _chunks(model, prompts, sampling, held)
+        depths = editor.depths
+        by_depth = sorted(range(len(prompts)), key=depths.__getitem__)  # equal prompts share the blocks below
+        chunks = _chunks(model, by_depth, sampling, held)
         while chunks:
             before = editor.counts()
             try:
@@ -114,6 +121,7 @@ def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: 
                 chunks = _split([row for chunk in chunks for row in chunk], size)
             else:
                 del chunks[0]
+    rows.sort(key=lambda row: (row.prompt, row.sample))
     done = [Completion(r.prompt, r.sample, tuple(r.ids), r.ended, tuple(r.log_prob), tuple(r.entropy)) for r in rows]
     texts = model.decode([row.ids for row in done])
     return Completions(tuple(prompts), tuple(done), tuple(texts), tuple(editor.fired()))
@@ -123,15 +131,20 @@ def _all(edits: Edits) -> list[Any]:
     return [edit for row in edits.rows for edit in row] if isinstance(edits, PerRow) else list(edits)
 
 
-def _chunks(model: Decodes, prompts: Sequence[Prompt], sampling: Sampling, held: int) -> list[list[int]]:
+def _chunks(model: Decodes, rows: list[int], sampling: Sampling, held: int) -> list[list[int]]:
     """Prompts whose samples, `held` tokens each, fit in memory together, in order."""
-    row = model.bytes_per_token * held + model.d_vocab * 4 * 4
-    at_once = min(MAX_ROWS, int(model.memory_bytes(sampling.memory_gb) // row)) // sampling.samples
-    return _split(list(range(len(prompts))), max(1, at_once))
+    each = model.bytes_per_token * held + model.d_vocab * 4 * 4
+    at_once = min(MAX_ROWS, int(model.memory_bytes(sampling.memory_gb) // each)) // sampling.samples
+    return _split(rows, max(1, at_once))
 
 
 def _split(rows: list[int], size: int) -> list[list[int]]:
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _keep(kept: dict[Site, Tensor], site: Site, value: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG001 - a tap
+    kept[site] = value
+    return value
 
 
 class _Decoder:
@@ -206,7 +219,8 @@ class _Decoder:
         ids = self.prompts[chunk[0]].ids
         shared = shared_prefix([self.prompts[row] for row in chunk])
         shared = self.editor.shared_prefix(lengths, min(shared, int(lengths[chunk].min()) - 1), ids)
-        cache, prefix = self._prefix(chunk, lengths, shared if shared >= MIN_PREFIX else 0)
+        prefix = shared if shared >= MIN_PREFIX else 0
+        cache, group = self._prefix(chunk, lengths, prefix)
         rest = [self.prompts[row].ids[prefix:] for row in chunk]
         width = max(map(len, rest))
         padded = torch.tensor([[0] * (width - len(r)) + list(r) for r in rest], device=device)
@@ -215,13 +229,63 @@ class _Decoder:
         position = torch.where(position < prefix, -1, position)
         weight = torch.full_like(prompt_len, self.sampling.samples)
         tokens = self.model.tokens(padded, position, prompt_len, torch.tensor(chunk, device=device), weight)
-        return self._forward(tokens, cache)[:, -1], cache, prompt_len
+        return *self._above_trunk(chunk, tokens, cache, group), prompt_len
 
-    def _prefix(self, chunk: list[int], lengths: Int[Tensor, " row"], length: int) -> tuple[Any, int]:
+    def _above_trunk(
+        self, chunk: list[int], tokens: Tokens, cache: Any, group: Int[Tensor, " row"] | None
+    ) -> tuple[Tensor, Any]:
+        """The last stream of every prompt, and the cache; rows with equal prompts share the blocks below their edits.
+
+        The rows of a sweep have the same prompts again and again. Blocks below an edit run once for each prompt, and
+        rows join where their lowest edit is.
+
+        Args:
+            chunk: rows of the batch, by rising depth.
+            tokens: of each, after the shared prefix.
+            cache: of the shared prefix, one row for each group of equal edits.
+            group: of each row; None without a shared prefix.
+        """
+        depths = [self.editor.depths[row] for row in chunk]
+        if self.editor.patches:  # a block with patched paths wants all rows
+            depths = [min(depths)] * len(chunk)
+        first: dict[tuple[int, ...], int] = {}
+        own = [first.setdefault(self.prompts[row].ids, len(first)) for row in chunk]
+        if max(depths) == 0 or len(first) == len(chunk) or self.editor.base_sites or isinstance(self.path, HookPath):
+            cache = cache if group is None else cache.take(group)
+            return self._forward(tokens, cache)[:, -1], cache
+
+        def part_of(rows: list[int]) -> tuple[Tokens, Any]:
+            index = torch.tensor(rows, device=self.path.device)
+            return tokens.take(index), cache.take(index if group is None else group[index])
+
+        kept: dict[Site, Tensor] = {}
+        sites = {Site(depth, "resid_pre") for depth in depths if depth < max(depths)}
+        # A prompt's last row has its highest edit: up to there the shared prefix in the cache is clean.
+        deepest = {number: row for row, number in enumerate(own)}
+        some, trunk = part_of([deepest[number] for number in range(len(first))])
+        top: Tensor = self.path.forward(some, tap=partial(_keep, kept), sites=sites, cache=trunk, stop=max(depths))
+        finals: list[Tensor] = []
+        parts: list[Any] = []
+        for depth, members in groupby(range(len(chunk)), key=depths.__getitem__):
+            rows = list(members)
+            new, part = part_of(rows)
+            prompts = torch.tensor([own[row] for row in rows], device=self.path.device)
+            part.graft(trunk, prompts, below=depth)
+            resid = (top if depth == max(depths) else kept[Site(depth, "resid_pre")])[prompts]
+            final: Tensor = self.editor.run(self.path, new, cache=part, resid=resid, start=depth)
+            finals.append(final[:, -1])
+            parts.append(part)
+        joined = parts[0] if len(parts) == 1 else Cache.join(parts, reserve=self.sampling.max_new_tokens)
+        return torch.cat(finals), joined
+
+    def _prefix(
+        self, chunk: list[int], lengths: Int[Tensor, " prompt"], length: int
+    ) -> tuple[Any, Int[Tensor, " row"] | None]:
+        """The cache of the shared prefix, one row for each group of equal edits, and each row's group."""
         reserve = self.sampling.max_new_tokens + int(lengths[chunk].max()) - length
         cache = self.path.new_cache(reserve=reserve)
         if length == 0:
-            return cache, 0
+            return cache, None
         device = self.path.device
         groups = [[r for r in group if r in set(chunk)] for group in row_groups(self.edits, len(self.prompts))]
         groups = [group for group in groups if group]
@@ -232,4 +296,4 @@ class _Decoder:
         prompt_len = lengths.to(device)[first]
         self._forward(self.model.tokens(ids, position, prompt_len, first, weight), cache)
         group_of = {row: number for number, group in enumerate(groups) for row in group}
-        return cache.take(torch.tensor([group_of[row] for row in chunk], device=device), reserve=reserve), length
+        return cache, torch.tensor([group_of[row] for row in chunk], device=device)

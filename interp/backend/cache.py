@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -58,26 +60,43 @@ class Cache:
     def take(self, rows: Int[Tensor, " some"], *, reserve: int | None = None) -> Cache:
         """A cache of some of the rows, each as often as it is named."""
         new = Cache(reserve=self._reserve if reserve is None else reserve, grad=self._grad)
-        new.keys = {slot: new._room(t[:, :, : self.length], rows) for slot, t in self.keys.items()}
-        new.values = {slot: new._room(t[:, :, : self.length], rows) for slot, t in self.values.items()}
+        new.keys = {slot: new._room([t[rows, :, : self.length]]) for slot, t in self.keys.items()}
+        new.values = {slot: new._room([t[rows, :, : self.length]]) for slot, t in self.values.items()}
         new.position = None if self.position is None else self.position[rows]
         new.length = self.length
         new.worlds = {name: world.take(rows, reserve=reserve) for name, world in self.worlds.items()}
         return new
 
     def keep(self, rows: Int[Tensor, " some"]) -> None:
-        """Let the other rows go, one slot after the other: `take` would hold the old rows beside the new ones."""
-        for tensors in (self.keys, self.values):
-            for slot, old in tensors.items():
-                tensors[slot] = old.new_empty((len(rows), *old.shape[1:]))  # the room that is left stays
-                tensors[slot][:, :, : self.length] = old[rows, :, : self.length]
+        """Let the other rows go, one slot after the other, so that old and new never stand whole beside each other."""
+        for held in (self.keys, self.values):
+            for slot in held:
+                held[slot] = held[slot][rows]
         self.position = None if self.position is None else self.position[rows]
         for world in self.worlds.values():
             world.keep(rows)
 
-    def _room(self, old: Tensor, rows: Int[Tensor, " some"]) -> Tensor:
+    def graft(self, trunk: Cache, rows: Int[Tensor, " batch"], *, below: int) -> None:
+        """Take over the blocks below `below` of a cache of fewer rows; a pass over the other blocks comes next."""
+        for slot in [slot for slot in trunk.keys if isinstance(slot, int) and slot < below]:
+            for ours, theirs in ((self.keys, trunk.keys), (self.values, trunk.values)):
+                ours[slot] = theirs[slot][rows, :, : trunk.length]
+
+    @staticmethod
+    def join(parts: Sequence[Cache], *, reserve: int) -> Cache:
+        """One cache of all rows of caches of the same length, which are emptied on the way."""
+        new = Cache(reserve=reserve)
+        new.position = torch.cat([part.position for part in parts if part.position is not None])
+        new.length = parts[0].length
+        for slot in list(parts[0].keys):
+            for into, held in ((new.keys, [p.keys for p in parts]), (new.values, [p.values for p in parts])):
+                into[slot] = new._room([one.pop(slot)[:, :, : new.length] for one in held])
+        return new
+
+    def _room(self, old: Sequence[Tensor]) -> Tensor:
         if self._grad:
-            return old[rows]
-        grown = old.new_empty(len(rows), old.shape[1], old.shape[2] + self._reserve, old.shape[3])
-        grown[:, :, : old.shape[2]] = old[rows]
+            return torch.cat(list(old))
+        rows, heads, length, d_head = sum(map(len, old)), *old[0].shape[1:]
+        grown = old[0].new_empty(rows, heads, length + self._reserve, d_head)
+        torch.cat(list(old), out=grown[:, :, :length])
         return grown

@@ -137,9 +137,9 @@ def test_rows_with_equal_prompts_share_the_blocks_below_their_edits(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     vectors = {layer: torch.randn(llama.d_model, generator=generator) for layer in range(llama.n_layers)}
-    edits = [[Add(Site(layer, "resid_post"), vector)] for layer, vector in vectors.items()] + [[]]
+    edits: list[list[Any]] = [[Add(Site(layer, "resid_post"), vector)] for layer, vector in vectors.items()] + [[]]
     edits.append([*edits[1], BlockPaths(z=CLEAN).at(2)])
-    questions = prompts((20, 23, 20, 31))
+    questions = prompts((20, 23, 20, 31), prefix=12)
     rows, each = [prompt for _ in edits for prompt in questions], [edit for edit in edits for _ in questions]
     entered: dict[int, int] = {}
     block = Engine.block
@@ -155,8 +155,9 @@ def test_rows_with_equal_prompts_share_the_blocks_below_their_edits(
         joint = llama.generate([rows[i] for i in ids], per_row([each[i] for i in ids]), max_new_tokens=6, seed=1)
         monkeypatch.setattr(Engine, "block", block)
         if len(chosen) < len(edits):
-            assert entered[0] == 2 * len(questions)  # once for those edited there, once for all others
-            assert entered[llama.n_layers - 1] == (len(edits) - 1) * len(questions)
+            groups = len(chosen)  # whose shared prefix runs once for each
+            assert entered[0] == groups + 2 * len(questions)  # once for those edited there, once for all others
+            assert entered[llama.n_layers - 1] == groups + groups * len(questions)
         for row, (completion, fired) in enumerate(zip(joint.rows, ids, strict=True)):
             alone = llama.generate([rows[fired]], each[fired], max_new_tokens=6, seed=1).rows[0]
             assert (completion.prompt, completion.ids) == (row, alone.ids)
