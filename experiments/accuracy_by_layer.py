@@ -65,7 +65,7 @@ class AccuracyByLayer(Sweep):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "blocks": 2, "control_blocks": 1, "draws": 3, "validation_n": 2, "train_n": 2},
-        "quick": {"n": 48, "control_blocks": 3, "validation_n": 32},
+        "quick": {"n": 48, "validation_n": 32},
         "full": {
             "n": 256,
             "blocks": 0,
@@ -76,6 +76,7 @@ class AccuracyByLayer(Sweep):
             "train_n": 32,
             "validation_n": 64,
             "permuted_draws": 8,
+            "mixed": False,
         },
     }
 
@@ -84,7 +85,8 @@ class AccuracyByLayer(Sweep):
     blocks: int = 8
     """How many blocks, spread over those the set has; 0 = all."""
     control_blocks: int = 4
-    """Blocks with random controls, spread over the measured ones; the chosen block always has them; 0 = all."""
+    """Blocks with random controls, mixed draws if `mixed`, spread over the measured ones; 0 = all. The chosen block
+    has each draw on every problem besides."""
     controls: tuple[str, ...] = ("random-isotropic",)
     """Kinds of random control."""
     permuted_draws: int = 1
@@ -160,6 +162,14 @@ class AccuracyByLayer(Sweep):
         return found + (self._random(ctx, layer) if layer in self._control_layers(ctx) else [])
 
     def _random(self, ctx: Context, layer: int) -> list[Condition]:
+        drawn = self.drawn(ctx, acting(ctx), layer, self.controls)
+        return [
+            one
+            for kind, some in drawn.items()
+            for one in self.random([vectors.edits() for vectors in some], kind, layer=layer)
+        ]
+
+    def _each_draw(self, ctx: Context, layer: int) -> list[Condition]:
         return _conditions(self.drawn(ctx, acting(ctx), layer, self.controls), layer)
 
     def _family(self, ctx: Context, temperature: float) -> pd.DataFrame:
@@ -168,13 +178,19 @@ class AccuracyByLayer(Sweep):
         extra = dict(self.drawn(ctx, every, chosen, ("permuted",), self.permuted_draws))
         extra |= self.drawn(ctx, every, chosen, ("negated",))
         beside = [one for one in _conditions(extra, chosen) if one.vector not in self.controls]
-        controls = {layer: self._random(ctx, layer) for layer in sorted({*self._control_layers(ctx), chosen})}
-        late = [*beside, *([] if chosen in self._control_layers(ctx) else controls[chosen])]
+        controls = {layer: self._random(ctx, layer) for layer in self._control_layers(ctx)}
+        drawn = self._each_draw(ctx, chosen)
+        late = [*beside, *(drawn if self.mixed or chosen not in controls else [])]
+        controls[chosen] = drawn
         found = [self.measured(ctx, late, temperature, ("layer",))] if late else []
         trained = self.rows(ctx, [alone(every, layer) for layer in layers], temperature)
-        drawn = {layer: self.rows(ctx, some, temperature) for layer, some in controls.items() if some}
-        found.append(curve(trained, layers, {layer: (rows, len(controls[layer])) for layer, rows in drawn.items()}))
-        found.append(self._report(ctx, chosen, [one for some in controls.values() for one in some], temperature))
+        rows = {layer: self.rows(ctx, some, temperature) for layer, some in controls.items() if some}
+        draw_of = self.draw_of(ctx, list(trained["example"][: len(trained) // len(layers)]))
+        found.append(
+            curve(trained, layers, {layer: (own, len(controls[layer])) for layer, own in rows.items()}, draw_of)
+        )
+        whole = [one for some in controls.values() for one in some if one.draw >= 0]
+        found.append(self._report(ctx, chosen, whole, temperature))
         return pd.concat(found, ignore_index=True).assign(temperature=temperature)
 
     def _report(self, ctx: Context, chosen: int, controls: list[Condition], temperature: float) -> pd.DataFrame:
@@ -196,22 +212,27 @@ class AccuracyByLayer(Sweep):
 
 
 def curve(
-    trained: pd.DataFrame, layers: tuple[int, ...], controls: dict[int, tuple[pd.DataFrame, int]]
+    trained: pd.DataFrame,
+    layers: tuple[int, ...],
+    controls: dict[int, tuple[pd.DataFrame, int]],
+    draw_of: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """A row a block: accuracy with its simultaneous band, p against the nearest block's controls, and q.
 
     Args:
         trained: rows of each block's vector, in the order of `layers`.
         layers: the blocks.
-        controls: block -> rows of its random controls, and how many draws they are.
+        controls: block -> rows of its random controls, and how many conditions they are.
+        draw_of: draw that each answer met in a single condition of mixed draws.
     """
     right, example = right_of(trained, len(layers)), trained["example"].to_numpy()[: len(trained) // len(layers)]
     found = band(right, example)
     p = [1.0] * len(layers)
     for place, layer in enumerate(layers):
         if controls:
-            rows, draws = controls[min(controls, key=lambda one: (abs(one - layer), one))]
-            p[place] = p_beyond(right[:, place], right_of(rows, draws), list(example))
+            rows, conditions = controls[min(controls, key=lambda one: (abs(one - layer), one))]
+            mixed = draw_of if conditions == 1 else None
+            p[place] = p_beyond(right[:, place], right_of(rows, conditions), list(example), mixed)
     known = not np.isnan(p).any() and bool(controls)
     return pd.DataFrame(
         {
@@ -230,7 +251,7 @@ def curve(
 
 
 def judge(frame: pd.DataFrame) -> Verdict:
-    """Whether the chosen block's vector gains more than random vectors at any block with controls."""
+    """Whether the chosen block's vector gains more than random vectors do, where each draw has all problems."""
     claim = "one-layer-gains"
     rows: Any = frame[frame["part"] == "chosen"]
     rows = rows[rows["temperature"] == rows["temperature"].max()]

@@ -171,9 +171,7 @@ class Composition(Sweep):
         problems = [problem.id for problem in ctx.problems()]
         example = list(base["example"])
         pairs = pair_rows(right, layers, self.grid, example, problems, self.seed)
-        # where draws are mixed, each answer belongs to the draw of its problem
-        draw_of = np.array([problems.index(name) % self.draws for name in example]) if self.mixed else None
-        means = whole_rows(right, layers, pairs, example, problems, draw_of, self.seed)
+        means = whole_rows(right, layers, pairs, example, problems, self.draw_of(ctx, example), self.seed)
         return pd.concat([pairs, means], ignore_index=True).assign(temperature=temperature)
 
     def _right(self, ctx: Context, conditions: list[Condition], temperature: float) -> np.ndarray:

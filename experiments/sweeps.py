@@ -119,6 +119,11 @@ class Sweep(Experiment, abstract=True):
             return [Condition(kind, -1, at=at, rotation=tuple(drawn))]
         return [Condition(kind, draw, edits, at) for draw, edits in enumerate(drawn)]
 
+    def draw_of(self, ctx: Context, example: Sequence[str]) -> np.ndarray | None:
+        """The draw that each answer met in a condition of mixed draws; None where every draw met every problem."""
+        problems = [problem.id for problem in ctx.problems()]
+        return np.array([problems.index(name) % self.draws for name in example]) if self.mixed else None
+
     def references(self, ctx: Context, steered: pd.DataFrame, temperature: float) -> pd.DataFrame:
         """The base, the other sets that are whole, the base as sharp as the steered model, and few-shot prompts.
 
@@ -213,17 +218,21 @@ def right_of(rows: pd.DataFrame, conditions: int) -> np.ndarray:
     return rows["right"].to_numpy().reshape(conditions, -1).T
 
 
-def p_beyond(own: np.ndarray, controls: np.ndarray, example: Sequence[str]) -> float:
+def p_beyond(own: np.ndarray, controls: np.ndarray, example: Sequence[str], draw_of: np.ndarray | None = None) -> float:
     """Two-sided p of a vector being one more draw of its controls; NaN with fewer than three draws.
 
     The variance of the difference between the vector's accuracy and the mean of the controls is that over problems
-    plus that over draws; the quotient is read from a t distribution with draws - 1 degrees of freedom.
+    plus that over draws; the quotient is read from a t distribution with draws - 1 degrees of freedom. Where every
+    problem met one draw, the means over the problems of a draw hold both.
 
     Args:
         own: 1 where right, [answers].
-        controls: the same of each draw, [answers, draws].
+        controls: the same of each draw, [answers, draws]; of mixed draws, [answers, 1].
         example: problem of each answer.
+        draw_of: draw that each answer met, where draws are mixed; None where every draw met every problem.
     """
+    if draw_of is not None:
+        return p_of_mean(own - controls[:, 0], draw_of) if len(set(draw_of)) >= 3 else float("nan")
     draws = controls.shape[1]
     if draws < 3:
         return float("nan")
@@ -234,17 +243,17 @@ def p_beyond(own: np.ndarray, controls: np.ndarray, example: Sequence[str]) -> f
     return float(2 * stats.t.sf(abs(excess.mean()) / np.sqrt(variance), draws - 1))
 
 
-def p_of_mean(values: np.ndarray, example: Sequence[str]) -> float:
-    """Two-sided p of a mean being 0, a t test over problems."""
-    means = problem_means(values, example)
+def p_of_mean(values: np.ndarray, cluster: Sequence[str] | np.ndarray) -> float:
+    """Two-sided p of a mean being 0, a t test over clusters: problems, or draws that had problems of their own."""
+    means = problem_means(values, cluster)
     if len(means) < 2 or means.std() == 0:
         return float(means.mean() == 0)
     return float(2 * stats.t.sf(abs(means.mean()) / (means.std(ddof=1) / np.sqrt(len(means))), len(means) - 1))
 
 
-def problem_means(values: np.ndarray, example: Sequence[str]) -> np.ndarray:
-    """Mean of each problem's values, [problems]."""
-    names, code = np.unique(np.asarray(example), return_inverse=True)
+def problem_means(values: np.ndarray, cluster: Sequence[str] | np.ndarray) -> np.ndarray:
+    """Mean of the values of each problem or other cluster, [clusters]."""
+    names, code = np.unique(np.asarray(cluster), return_inverse=True)
     return np.bincount(code, values, len(names)) / np.bincount(code, minlength=len(names))
 
 

@@ -80,7 +80,10 @@ def points(
 def control_marks(
     drawn: pd.DataFrame, x: str, name: str, factor: float, positions: Sequence[object], *, legend: bool
 ) -> list[go.Scatter]:
-    """Return one trace a kind of control: grey marks for random draws, blue crosses for -s and permuted coordinates."""
+    """Return one trace a kind of control: grey marks for random draws, blue crosses for -s and permuted coordinates.
+
+    An open mark is a mean over draws of which each problem met one.
+    """
     found: list[go.Scatter] = []
     for kind in dict.fromkeys(str(kind) for kind in drawn["vector"]):
         own = keep(drawn, "vector", kind)
@@ -97,7 +100,7 @@ def control_marks(
                 marker={
                     "color": translucent(colour, 0.55),
                     "size": 6,
-                    "symbol": symbol,
+                    "symbol": ["circle-open" if draw < 0 else symbol for draw in numbers(own, "draw")],
                     "line": {"color": colour, "width": 0 if random else 1.6},
                 },
                 hovertemplate="%{y:.4g}<extra>" + plain(kind) + "</extra>",

@@ -27,10 +27,10 @@ HALF = 0.5
 
 def accuracy_by_layer(x: Any, s: Subject) -> Work:
     """Each block's vector, random ones at some blocks, the chosen block's other controls."""
-    blocks, controlled = s.some(x.blocks), s.some(x.control_blocks)
+    blocks, controlled = s.some(x.blocks), min(s.some(x.control_blocks), s.some(x.blocks))
     random = len(x.controls) * x.draws
-    late = x.permuted_draws + 1 + (random if controlled < blocks else 0)
-    conditions = 1 + blocks + controlled * random + late + s.beside(x.beside)
+    late = x.permuted_draws + 1 + (random if x.mixed or controlled < blocks else 0)
+    conditions = 1 + blocks + controlled * (len(x.controls) if x.mixed else random) + late + s.beside(x.beside)
     made = _sampled(x, s, conditions, chosen_from=blocks)
     return made + _controls(x.controls, x.draws, x.train_n, s) * controlled
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from interp.backend.engine import Engine
 from interp.backend.fingerprint import fingerprint
 from interp.backend.hook_path import HookPath, path_of
-from interp.backend.weights import Hooked, device_of, hooks_present, runs_functionally
+from interp.backend.weights import Hooked, device_of, hooks_present, runs_functionally, unembed
 from interp.batch import Batch
 from interp.chat import Turns, render
 from interp.completions import Completions
@@ -251,7 +251,7 @@ class Model:
     def unembed(self, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
         """Final norm, unembedding and soft cap: logits, in the model's dtype."""
         normed = self.hooked.ln_final(resid) if self.cfg.normalization_type is not None else resid
-        logits = self.hooked.unembed(normed)
+        logits = unembed(self.hooked, normed)
         cap = self.cfg.output_logits_soft_cap
         return logits if cap <= 0 else cap * torch.tanh(logits / cap)
 

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+CACHED_ROWS = 4
+"""Rows that are drawn together on a CPU: their logits stay in its cache, which takes a third of the time of 64 rows."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -51,6 +53,16 @@ def draw(
         Token ids, their log-probability (nats) and the entropy (nats) of the distribution at this temperature
         (at temperature 1 where the choice is greedy).
     """
+    at_once = len(logits) if logits.is_cuda else CACHED_ROWS
+    parts = [
+        _draw(*part, temperature)
+        for part in zip(logits.split(at_once), u.to(logits.device).split(at_once), strict=True)
+    ]
+    token, chosen, entropy = (torch.cat(column) for column in zip(*parts, strict=True))
+    return token, chosen, entropy
+
+
+def _draw(logits: Tensor, u: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     logits = logits.float()
     log_p = (logits if temperature in (0, 1) else logits / temperature).log_softmax(-1)
     p = log_p.exp()
@@ -59,7 +71,7 @@ def draw(
     else:
         cumulative = p.cumsum(-1)
         # The last sum may fall short of 1 by rounding; scaling by it keeps every u inside.
-        token = torch.searchsorted(cumulative, (u.to(p.device) * cumulative[:, -1])[:, None], right=True)[:, 0]
+        token = torch.searchsorted(cumulative, (u * cumulative[:, -1])[:, None], right=True)[:, 0]
         token = token.clamp(max=logits.shape[-1] - 1)
     chosen = log_p.gather(-1, token[:, None])[:, 0]
     entropy = -torch.linalg.vecdot(p, log_p.clamp_(min=-1e4))  # in place: 0 * -inf is no number

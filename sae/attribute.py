@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from interp.editor import Editor
@@ -21,11 +22,44 @@ from interp.errors import UserError
 from sae.dictionary import Dictionary
 from sae.passes import Layout, Streams, described, streams
 
-Metric = Callable[[Tensor, Tensor], Tensor]
-"""(hidden states after the last block [row, pos, d_model], index of each row's text [row]) -> a scalar of each row."""
-
 ROWS_AT_ONCE = 24
 """Ablated copies of a text that run together; results do not depend on it."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """What scalars are computed from: copies of texts, from some position on.
+
+    Attributes:
+        model: a Model.
+        states: hidden states after the last block.
+        text: the text of each row.
+        first: the position of `Layout.tails` at which `states` begin.
+    """
+
+    model: Any
+    states: Float[Tensor, "row pos d_model"]
+    text: Int[Tensor, " row"]
+    first: int = 0
+
+    @cached_property
+    def log_p(self) -> Float[Tensor, "row pos vocab"]:
+        """Next-token log-probabilities, nats; once for all scalars."""
+        return self.model.unembed(self.states).float().log_softmax(-1)
+
+    def of(self, values: Shaped[Tensor, "text pos *n"]) -> Shaped[Tensor, "#row later *n"]:
+        """What belongs to these rows and positions; one row where all rows are copies of one text."""
+        text = self.text[:1] if bool((self.text == self.text[0]).all()) else self.text
+        return values[text, self.first :]
+
+    def log_prob(self, ids: Int[Tensor, "text pos"]) -> Float[Tensor, "row later"]:
+        """Log-probability of one token at each position, nats; of any token where the id is negative."""
+        ids = self.of(ids).clamp(min=0).expand(len(self.states), -1)
+        return self.log_p.gather(-1, ids[..., None])[..., 0]
+
+
+Metric = Callable[[Read], Tensor]
+"""What each position adds to a scalar, [row, pos]: the scalar is their sum."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +121,15 @@ class Attributor:
             h: the stream at the positions of `Layout.tails`.
             text: the text of each row.
         """
-        tokens = replace(self.layout.tails.take(text), rows=torch.arange(len(text), device=text.device))
+        return self._above(h, text, self.steered.cache.take(text))
+
+    def _above(
+        self, h: Float[Tensor, "row pos d_model"], text: Int[Tensor, " row"], cache: Any, first: int = 0
+    ) -> Float[Tensor, "row pos d_model"]:
+        tails = self.layout.tails.take(text)
+        here = {"ids": tails.ids[:, first:], "position": tails.position[:, first:]}
+        tokens = replace(tails, rows=torch.arange(len(text), device=text.device), **here)
         editor = Editor(self.above, n_rows=len(text), n_layers=self.model.n_layers)
-        cache = self.steered.cache.take(text)
         return editor.run(self.model.path, tokens, cache=cache, resid=h, start=self.site.layer + 1)
 
     def nodes(self, metric: Metric) -> Nodes:
@@ -97,7 +137,7 @@ class Attributor:
         h = self.steered.tails.detach().clone().requires_grad_(True)
         text = torch.arange(len(h), device=h.device)
         with torch.enable_grad():
-            value = metric(self.upper(h, text), text)
+            value = metric(Read(self.model, self.upper(h, text), text)).sum(1)
             (gradient,) = torch.autograd.grad(value.sum(), h)
         gradient = gradient.float() * self.layout.said[..., None]
         features = (self.codes * (gradient @ self.dictionary.directions.T)).sum(1)
@@ -130,16 +170,33 @@ class Attributor:
     def without(
         self, metrics: Sequence[Metric], text: int, parts: Sequence[Float[Tensor, "pos d_model"]]
     ) -> Float[Tensor, "part metric"]:
-        """Effect of each part alone: m - m(with it taken out of the stream)."""
-        h, found = self.steered.tails[text], list[Tensor]()
-        with torch.no_grad():
-            whole = self._values(metrics, h[None], text)
-            for start in range(0, len(parts), ROWS_AT_ONCE):
-                some = torch.stack(list(parts[start : start + ROWS_AT_ONCE]))
-                found.append(whole - self._values(metrics, (h.float() - some).to(h.dtype), text))
-        return torch.cat(found) if found else h.new_zeros(0, len(metrics))
+        """Effect of each part alone: m - m(with it taken out of the stream).
 
-    def _values(self, metrics: Sequence[Metric], h: Tensor, text: int) -> Float[Tensor, "row metric"]:
-        rows = torch.full((len(h),), text, device=h.device)
-        final = self.upper(h, rows)
-        return torch.stack([metric(final, rows) for metric in metrics], -1)
+        Nothing changes before the first position at which a part is there, so copies run from there on, over the keys
+        and values of the whole text.
+        """
+        h = self.steered.tails[text]
+        if not parts:
+            return h.new_zeros(0, len(metrics))
+        found = h.new_zeros(len(parts), len(metrics), dtype=torch.float32)
+        begin = [int(part.any(1).nonzero()[0, 0]) if bool(part.any()) else len(part) - 1 for part in parts]
+        order = sorted(range(len(parts)), key=begin.__getitem__)
+        with torch.no_grad():
+            one = torch.tensor([text], device=h.device)
+            cache = self.steered.cache.take(one)
+            whole = self._read(metrics, h[None], one, cache)
+            for start in range(0, len(order), ROWS_AT_ONCE):
+                some = order[start : start + ROWS_AT_ONCE]
+                first = begin[some[0]]
+                rows = torch.zeros(len(some), dtype=torch.long, device=h.device)
+                before = cache.take(rows).back(len(h) - first)
+                ablated = torch.stack([h[first:].float() - parts[part][first:] for part in some]).to(h.dtype)
+                read = self._read(metrics, ablated, one.expand(len(some)), before, first)
+                found[some] = (whole[:, :, first:] - read).sum(-1).T
+        return found
+
+    def _read(
+        self, metrics: Sequence[Metric], h: Tensor, text: Tensor, cache: Any, first: int = 0
+    ) -> Float[Tensor, "metric row pos"]:
+        read = Read(self.model, self._above(h, text, cache, first), text, first)
+        return torch.stack([metric(read) for metric in metrics])

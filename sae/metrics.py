@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from sae.attribute import Metric
+from sae.attribute import Metric, Read
 from sae.passes import Layout
 
 METRICS = ("kl", "log_prob", "logit_diff")
@@ -29,24 +29,19 @@ def metrics(
         steered: the same with them.
     """
     with torch.no_grad():
-        base_log_p = model.unembed(base).float().log_softmax(-1)
-        chosen = torch.stack([model.unembed(final).argmax(-1) for final in (steered, base)])
-    said, count = layout.said, layout.said.sum(1)
-    differs = said & (chosen[0] != chosen[1])
+        base_log_p, log_p = (model.unembed(final).float().log_softmax(-1) for final in (base, steered))
+        ours, theirs = log_p.argmax(-1), base_log_p.argmax(-1)
+    said = layout.said / layout.said.sum(1, keepdim=True)
+    differs = layout.said & (ours != theirs)
+    differs = differs / differs.sum(1, keepdim=True).clamp(min=1)
 
-    def log_prob(final: Tensor, text: Int[Tensor, " row"]) -> Tensor:
-        found = model.unembed(final).float().log_softmax(-1)
-        found = found.gather(-1, layout.following[text].clamp(min=0)[..., None])[..., 0]
-        return (found * said[text]).sum(1) / count[text]
+    def log_prob(read: Read) -> Tensor:
+        return read.log_prob(layout.following) * read.of(said)
 
-    def kl(final: Tensor, text: Int[Tensor, " row"]) -> Tensor:
-        log_p = model.unembed(final).float().log_softmax(-1)
-        found = (log_p.exp() * (log_p - base_log_p[text])).sum(-1)
-        return (found * said[text]).sum(1) / count[text]
+    def kl(read: Read) -> Tensor:
+        return (read.log_p.exp() * (read.log_p - read.of(base_log_p))).sum(-1) * read.of(said)
 
-    def logit_diff(final: Tensor, text: Int[Tensor, " row"]) -> Tensor:
-        logits = model.unembed(final).float()
-        ours, theirs = (logits.gather(-1, chosen[side][text][..., None])[..., 0] for side in (0, 1))
-        return ((ours - theirs) * differs[text]).sum(1) / differs[text].sum(1).clamp(min=1)
+    def logit_diff(read: Read) -> Tensor:
+        return (read.log_prob(ours) - read.log_prob(theirs)) * read.of(differs)
 
     return {"kl": kl, "log_prob": log_prob, "logit_diff": logit_diff}

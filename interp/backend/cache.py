@@ -76,6 +76,14 @@ class Cache:
         for world in self.worlds.values():
             world.keep(rows)
 
+    def back(self, tokens: int) -> Cache:
+        """Forget the last tokens in place; what comes next is written over them."""
+        self.length -= tokens
+        self.position = None if self.position is None else self.position[:, : self.length]
+        for world in self.worlds.values():
+            world.back(tokens)
+        return self
+
     def graft(self, trunk: Cache, rows: Int[Tensor, " batch"], *, below: int) -> None:
         """Take over the blocks below `below` of a cache of fewer rows; a pass over the other blocks comes next."""
         for slot in [slot for slot in trunk.keys if isinstance(slot, int) and slot < below]:

@@ -84,7 +84,7 @@ def test_controls_and_references_stand_beside(run: Run) -> None:
     summary = part(run.frame, part="summary")
     assert summary.groupby("vector").size().to_dict() == {
         "trained": 3,
-        "random-isotropic": 8,  # four draws at two blocks
+        "random-isotropic": 6,  # mixed draws at two blocks, each of four at the chosen one
         "permuted": 1,
         "negated": 1,
         "base": 1,
@@ -95,7 +95,7 @@ def test_controls_and_references_stand_beside(run: Run) -> None:
     }
     assert set(part(summary, vector="negated")["layer"]) == {LAST}
     assert float(part(summary, vector="negated")["accuracy"].iloc[0]) == 0
-    assert part(run.frame, part="chosen", vector="random-isotropic").groupby("layer").size().to_dict() == {0: 4, 2: 4}
+    assert part(run.frame, part="chosen", vector="random-isotropic").groupby("layer").size().to_dict() == {LAST: 4}
 
 
 def test_cells_give_the_same_rows_one_by_one_and_together(model: Model, vectors: SteeringVectors, runs: Path) -> None:
@@ -136,6 +136,9 @@ def test_p_of_one_more_draw_by_hand() -> None:
     t = excess.mean() / np.sqrt(variance)
     assert p_beyond(own, controls, list("abcd")) == pytest.approx(2 * stats.t.sf(t, 2))
     assert np.isnan(p_beyond(own, controls[:, :2], list("abcd")))
+    met = np.array([0, 1, 2, 0])
+    means = [np.mean((own - controls[:, 0])[met == draw]) for draw in range(3)]
+    assert p_beyond(own, controls[:, :1], list("abcd"), met) == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
 
 
 def test_blocks_without_controls_are_held_against_the_nearest_and_adjusted_together() -> None:

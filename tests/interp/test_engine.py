@@ -10,6 +10,7 @@ from torch import Tensor
 
 from interp.backend.cache import Cache
 from interp.backend.engine import Engine
+from interp.backend.weights import unembed
 from interp.batch import Batch
 from interp.completions import paired_rows
 from interp.editor import Editor
@@ -20,6 +21,7 @@ from interp.model import Model
 from interp.paths import CLEAN, BlockPaths
 from interp.positions import Positions, Tokens, at
 from interp.prompts import Prompt
+from interp.sampling import draw
 from interp.sites import STREAMS, Site
 from tests.interp import tiny
 
@@ -342,6 +344,27 @@ def test_the_embedded_model_says_what_hugging_face_says(model: Model) -> None:
         ids = torch.tensor([prompt.ids])
         theirs = hf.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)
         assert list(said.ids) == theirs[0, len(prompt) :].tolist()
+
+
+def test_logits_by_columns_equal_the_whole_product(monkeypatch: pytest.MonkeyPatch, llama: Model) -> None:
+    monkeypatch.setattr("interp.backend.weights.UNEMBEDDED", 7)  # does not divide the vocabulary
+    normed = torch.randn(2, 3, llama.d_model)
+    with torch.no_grad():
+        llama.hooked.unembed.b_U.normal_()
+        ours = unembed(llama.hooked, normed)
+        assert torch.allclose(ours, llama.hooked.unembed(normed), atol=1e-5)
+        with llama.hooked.hooks([("unembed.hook_out", lambda value, hook: value + 1)]):  # noqa: ARG005
+            assert torch.allclose(unembed(llama.hooked, normed), ours + 1, atol=1e-5)
+        llama.hooked.unembed.b_U.zero_()
+
+
+def test_rows_are_drawn_alike_in_any_company() -> None:
+    logits, u = 3 * torch.randn(11, 50), torch.rand(11)
+    for temperature in (0.0, 0.7, 1.0):
+        together = draw(logits, temperature, u)
+        alone = [draw(logits[row : row + 1], temperature, u[row : row + 1]) for row in range(11)]
+        for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+            assert torch.equal(whole, torch.cat(parts))
 
 
 def test_runs_in_inference_leave_no_graph(llama: Model) -> None:

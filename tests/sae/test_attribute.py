@@ -12,7 +12,7 @@ from interp.errors import UserError
 from interp.model import Model
 from interp.sites import Site
 from sae import Ablate, Dictionary
-from sae.attribute import Attributor
+from sae.attribute import Attributor, Read
 from sae.card import SaeCard
 from sae.metrics import METRICS, metrics
 from sae.passes import lay_out, streams
@@ -64,8 +64,8 @@ def test_attribution_of_a_linear_toy_is_exact(model: Model, vectors: Any) -> Non
     weight = torch.randn(model.d_model, generator=torch.Generator().manual_seed(2))
     said = made.layout.said
 
-    def linear(final: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        return ((final @ weight) * said[text]).sum(1)
+    def linear(read: Read) -> torch.Tensor:
+        return (read.states @ weight) * read.of(said)
 
     nodes = made.nodes(linear)
     for text in range(3):
@@ -91,7 +91,8 @@ def test_ablations_equal_the_public_edit(model: Model, vectors: Any, of: str) ->
         ablated = streams(model, layout, edits, Site(2, "resid_post")).tails
         for column, name in enumerate(METRICS):
             text = torch.tensor([2])
-            by_hand = chosen[name](final[1][text], text) - chosen[name](ablated[text], text)
+            reads = [chosen[name](Read(model, one[text], text)).sum() for one in (final[1], ablated)]
+            by_hand = reads[0] - reads[1]
             assert float(measured[row, column]) == pytest.approx(float(by_hand), abs=1e-4)
 
 
@@ -103,11 +104,15 @@ def test_scalars_are_what_score_gives(model: Model, vectors: Any) -> None:
     scored: Any = model.score(batch, vectors.edits(), ["kl", "log_prob"])
     scored = scored[scored["log_prob_steered"].notna()] if "log_prob_steered" in scored else scored
     every = torch.arange(3)
+    steered, base = (
+        {name: one(Read(model, states, every)).sum(1) for name, one in chosen.items()}
+        for states in (final[1], final[0])
+    )
     for row in range(3):
         rows = scored[(scored["row"] == row) & (scored["position"] < len(TEXTS[row][0]))]
-        assert float(chosen["kl"](final[1], every)[row]) == pytest.approx(float(rows["kl"].mean()), abs=1e-4)
-    assert float(chosen["kl"](final[0], every).abs().max()) < 1e-5
-    assert bool((chosen["logit_diff"](final[1], every) >= chosen["logit_diff"](final[0], every)).all())
+        assert float(steered["kl"][row]) == pytest.approx(float(rows["kl"].mean()), abs=1e-4)
+    assert float(base["kl"].abs().max()) < 1e-5
+    assert bool((steered["logit_diff"] >= base["logit_diff"]).all())
 
 
 def test_attribution_predicts_small_ablations(model: Model, vectors: Any) -> None:
