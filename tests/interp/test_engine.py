@@ -353,7 +353,7 @@ def test_logits_by_columns_equal_the_whole_product(monkeypatch: pytest.MonkeyPat
         llama.hooked.unembed.b_U.normal_()
         ours = unembed(llama.hooked, normed)
         assert torch.allclose(ours, llama.hooked.unembed(normed), atol=1e-5)
-        with llama.hooked.hooks([("unembed.hook_out", lambda value, hook: value + 1)]):  # noqa: ARG005
+        with llama.hooked.hooks([("unembed.hook_out", lambda value, hook: value + 1)]):
             assert torch.allclose(unembed(llama.hooked, normed), ours + 1, atol=1e-5)
         llama.hooked.unembed.b_U.zero_()
 
