@@ -19,7 +19,7 @@ from experiments.controls import Acting
 from experiments.texts import Texts
 from interp.backend.engine import Engine
 from interp.context import Context
-from interp.distributions import blocks, kl, log_probs, total_variation
+from interp.distributions import blocks, by_rows, kl, log_probs, total_variation
 from interp.editor import Editor
 from interp.paths import CLEAN, FOLLOW, STEERED, BlockPaths, Heads, Slice, World
 from interp.sites import Site
@@ -152,17 +152,22 @@ def distances(
     model, n = block.model, len(block.base)
     finals = [block.final(patch) for patch in patches]
     whole = torch.zeros(n)
-    table = torch.full((4, n, len(patches)), torch.nan)
-    for some in blocks(n, model.d_vocab):
-        steered, base = log_probs(model, block.steered[some]), log_probs(model, block.base[some])
-        whole[some] = distance(steered, base, readout).cpu()
-        for index, final in enumerate(finals):
-            patched = log_probs(model, final[some])
-            table[0, some, index] = distance(steered, patched, readout).cpu()
-            if beside:
-                for row, name in enumerate(BESIDE, start=1):
-                    table[row, some, index] = distance(patched, base, name).cpu()
-    return Distances(whole, *table)
+    table = torch.full((n, len(patches), 4), torch.nan)
+
+    def measured(logits: Tensor, steered: Tensor, base: Tensor) -> Tensor:
+        patched = logits.log_softmax(-1)
+        found = [distance(steered, patched, readout)]
+        found += [distance(patched, base, name) for name in BESIDE] if beside else []
+        return torch.stack(found, -1)
+
+    with torch.no_grad():
+        for some in blocks(n, model.d_vocab):
+            steered, base = log_probs(model, block.steered[some]), log_probs(model, block.base[some])
+            whole[some] = distance(steered, base, readout).cpu()
+            for index, final in enumerate(finals):
+                found = by_rows(measured, model.unembed(final[some]).float(), steered, base)
+                table[some, index, : found.shape[1]] = found.cpu()
+    return Distances(whole, *table.unbind(-1))
 
 
 def distance(
@@ -173,4 +178,4 @@ def distance(
         return kl(log_p, log_q)
     if readout == "tv":
         return total_variation(log_p, log_q)
-    return (log_p.exp() - log_q.exp()).abs().amax(-1)
+    return by_rows(lambda p, q: (p.exp() - q.exp()).abs().amax(-1), log_p, log_q)
