@@ -45,10 +45,9 @@ def main(only: str, rounds: int, small: bool, write: bool) -> None:
     bench, lines, begun = Bench(rounds, small), list[Line](), time.perf_counter()
     for name in every:
         if name in chosen:
-            lines += every[name](bench)
-            click.echo(f"{name}: done after {(time.perf_counter() - begun) / 60:.1f} min", err=True)
-    if lines:
-        report.show(lines, f"{bench.model.name}, {rounds} rounds")
+            found = every[name](bench)
+            lines += found
+            report.show(found, f"{bench.model.name}, {rounds} rounds; {(time.perf_counter() - begun) / 60:.1f} min")
     if "figure" in chosen and (write or only):
         scaling.draw(bench, FIGURE if write else Path("runs/performance.svg"))
     if write:

@@ -114,7 +114,7 @@ def _tl(bench: Bench, ids: Tensor, vector: Tensor, length: int) -> Rows:
 
 def layers(bench: Bench) -> list[Line]:
     """A vector at each block in turn, on the same problems: all at once, and one run a block."""
-    prompts, length = bench.prompts(bench.size(3, 2), shared=True), bench.size(16, 2)
+    prompts, length = bench.prompts(2, shared=True), bench.size(8, 2)
     vector, ids = bench.vector(), bench.ids(prompts)
     every = range(bench.model.n_layers)
     edits = {layer: [Add(Site(layer, "resid_post"), vector)] for layer in every}

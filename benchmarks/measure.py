@@ -107,7 +107,7 @@ def compare(
 ) -> list[Line]:
     """Lines of contenders, the first of which is ours.
 
-    Each one works once untimed: its values are held against ours, and its memory is taken.
+    In the first round their values are held against ours, and their memory is taken.
 
     Args:
         comparison: what is done.
@@ -119,14 +119,14 @@ def compare(
     Raises:
         SystemExit: by `same`, where values differ.
     """
-    peaks, notes, values = list[float](), list[str](), list[Any]()
+    peaks, notes, values, first = list[float](), list[str](), list[Any](), list[float]()
     for one in contenders:
         with Peak() as peak:
-            values.append(one.work())
+            first.append(seconds(lambda: values.append(one.work())) / one.part)
         peaks.append(peak.megabytes)
         notes.append("" if one is contenders[0] else same(values[0], values[-1]))
     values.clear()
-    taken = [[seconds(one.work) / one.part for one in contenders] for _ in range(rounds)]
+    taken = [first, *([seconds(one.work) / one.part for one in contenders] for _ in range(rounds - 1))]
     return [
         line(comparison, setting, one.name, taken, index, peaks[index], notes[index])
         for index, one in enumerate(contenders)

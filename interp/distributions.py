@@ -58,7 +58,7 @@ def entropy(log_p: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:
 
 def by_rows(of: Callable[..., Tensor], *arrays: Float[Tensor, "row vocab"]) -> Float[Tensor, "row *n"]:
     """What is computed of each row; on a CPU a few rows at a time, so that what lies between stays in its cache."""
-    if arrays[0].is_cuda or not len(arrays[0]):
+    if arrays[0].device.type != "cpu" or not len(arrays[0]):
         return of(*arrays)
     return torch.cat([of(*rows) for rows in zip(*(array.split(CACHED_ROWS) for array in arrays), strict=True)])
 

@@ -53,7 +53,7 @@ def draw(
         Token ids, their log-probability (nats) and the entropy (nats) of the distribution at this temperature
         (at temperature 1 where the choice is greedy).
     """
-    at_once = len(logits) if logits.is_cuda else CACHED_ROWS
+    at_once = CACHED_ROWS if logits.device.type == "cpu" else len(logits)
     parts = [
         _draw(*part, temperature)
         for part in zip(logits.split(at_once), u.to(logits.device).split(at_once), strict=True)

@@ -107,7 +107,8 @@ def device_of(hooked: Hooked) -> torch.device:
 def unembed(hooked: Hooked, normed: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
     """Logits before a soft cap; on a CPU without gradient a few columns at a time."""
     module: Any = hooked.unembed
-    if isinstance(hooked, TransformerBridge) or normed.is_cuda or torch.is_grad_enabled() or _hooked(module):
+    plain = isinstance(hooked, HookedTransformer) and not _hooked(module)
+    if not plain or normed.device.type != "cpu" or torch.is_grad_enabled():
         return module(normed)
     rows, weight, bias = normed.flatten(0, -2), module.W_U, module.b_U
     logits = rows.new_empty(len(rows), weight.shape[1])
