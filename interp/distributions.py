@@ -56,7 +56,7 @@ def entropy(log_p: Float[Tensor, "row vocab"]) -> Float[Tensor, " row"]:
     return by_rows(lambda p: -(p.exp() * p).sum(-1), log_p)
 
 
-def by_rows(of: Callable[..., Tensor], *arrays: Float[Tensor, "row vocab"]) -> Float[Tensor, "row *n"]:
+def by_rows(of: Callable[..., Tensor], *arrays: Float[Tensor, "row vocab"]) -> Float[Tensor, "row ..."]:
     """What is computed of each row; on a CPU a few rows at a time, so that what lies between stays in its cache."""
     if arrays[0].device.type != "cpu" or not len(arrays[0]):
         return of(*arrays)
