@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -9,8 +12,11 @@ from plotly.subplots import make_subplots
 
 from benchmarks.bench import Bench
 from benchmarks.machine import median_seconds, products
-from interp import Node, PatchSweep, Site
+from benchmarks.measure import seconds
+from interp import Node, PatchSweep, Prompt, Site
 
+STEPS = 10
+"""Decoding steps between the two lengths whose difference is timed."""
 ORANGE, GREY = "#F28E2B", "#999999"
 
 
@@ -66,12 +72,16 @@ def _rows(bench: Bench) -> Curve:
     for rows in (1, 4, 16, bench.size(64, 8)):
         prompts = bench.prompts(rows, shared=False)
 
-        def generate(length: int, prompts: list[object] = list(prompts)) -> object:  # noqa: B006 - bound here
-            return bench.model.generate(prompts, max_new_tokens=length, temperature=0.0)  # pyright: ignore[reportArgumentType]
+        def step(prompts: Sequence[Prompt] = tuple(prompts)) -> float:
+            """Seconds of a decoding step; long and short follow each other, so that a disturbance meets both."""
+            long, short = (
+                seconds(partial(bench.model.generate, prompts, max_new_tokens=length, temperature=0.0))
+                for length in (STEPS + 2, 2)
+            )
+            return (long - short) / STEPS
 
-        (long, low, high), (short, *_) = (median_seconds(lambda n=n: generate(n), bench.rounds) for n in (6, 2))
-        scale = 1e3 / 4 / rows
-        whole.append((rows, scale * (low - short), scale * (long - short), scale * (high - short)))
+        taken = sorted(1e3 * step() / rows for _ in range(bench.rounds))
+        whole.append((rows, taken[0], statistics.median(taken), taken[-1]))
         middle, low, high = median_seconds(products(bench, rows, unembed=True), bench.rounds)
         alone.append((rows, 1e3 * low / rows, 1e3 * middle / rows, 1e3 * high / rows))
     return "rows", "ms a row", [("whole step", ORANGE, whole), ("matrix products alone", GREY, alone)]
