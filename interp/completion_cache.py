@@ -2,11 +2,13 @@
 
 A file holds some prompts' rows under one set of edits and one way of sampling. Because each (seed, problem, sample)
 has its own random stream, a row does not depend on what was asked for with it, and a request generates only what is
-missing. Files are written whole and never changed, so processes need no lock.
+missing. Files are written whole and never changed, so processes need no lock. The rows of a request are kept together
+or not at all, through a journal: what is missing makes the batches, and a batch decides a number's last bit.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +22,15 @@ from interp.digest import digest
 from interp.editor import Fired
 from interp.edits import Edit, Edits, PerRow, per_row
 from interp.errors import UserError
-from interp.files import write_atomically
+from interp.files import disk_errors, write_atomically
 from interp.model import Model
 from interp.positions import Tokens
 from interp.prompts import Prompt
 
 FORMAT = 1
 """Raised when the meaning of a stored row changes: the random streams, the end token, the entropy."""
+JOURNAL = "journal"
+"""Beside the folders of rows: requests that are being distributed over them."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class Request:
 
 
 _Samples = list[tuple[Completion, str]]
+_Row = dict[str, Any]
 
 
 def complete(model: Model, request: Request, folder: Path, *, memory_gb: float | None = None) -> Completions:
@@ -95,6 +100,8 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
         folder: where completions are kept.
         memory_gb: bound of what a batch may hold.
     """
+    for file in (folder / JOURNAL).glob("*.parquet"):
+        _distribute(file)
     folders, keys = request.folder_keys(model), request.prompt_keys()
     found = kept(model, request, folder)
     missing = [row for row, samples in enumerate(found) if len(samples) < request.samples]
@@ -105,9 +112,11 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
         fired += made.fired
         for place, row in enumerate(missing):
             found[row] = made.of(place)
-        for name in {folders[row] for row in missing} - {None}:
-            rows = [row for row in missing if folders[row] == name]
-            _write(folder / str(name), {keys[row]: found[row] for row in rows})
+        new: dict[str, dict[str, list[_Row]]] = {}
+        for row in missing:
+            if (name := folders[row]) is not None:
+                new.setdefault(name, {})[keys[row]] = _rows(keys[row], found[row])
+        _keep(folder, {name: [row for rows in own.values() for row in rows] for name, own in new.items()})
     return _assemble(request, found, fired)
 
 
@@ -173,23 +182,45 @@ def touched(model: Model, prompt: Prompt, row: Completion, edit: Edit) -> int:
     return int(edit.positions.mask(tokens).sum())
 
 
-def _write(folder: Path, rows: dict[str, _Samples]) -> None:
+def _keep(folder: Path, new: dict[str, list[_Row]]) -> None:
+    """Keep the rows of some folders, all or none wherever the process is killed."""
+    if len(new) == 1:  # a file is written whole or not at all
+        [(name, rows)] = new.items()
+        _write(folder / name, rows, _schema())
+    elif new:
+        rows = [{**row, "folder": name} for name, own in new.items() for row in own]
+        _distribute(_write(folder / JOURNAL, rows, _journal_schema()))
+
+
+def _distribute(journal: Path) -> None:
+    """Write a journal's rows into their folders; another process may be about the same."""
+    rows: dict[str, list[_Row]] = {}
+    for one in _table(journal, _journal_schema()):
+        if re.fullmatch("[0-9a-f]{16}", one["folder"]):  # a journal of somebody else's names no other place
+            rows.setdefault(one.pop("folder"), []).append(one)
+    for name, own in rows.items():
+        _write(journal.parents[1] / name, own, _schema())
+    with disk_errors(journal):
+        journal.unlink(missing_ok=True)
+
+
+def _write(folder: Path, rows: list[_Row], schema: Any) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    flat = [(key, sample, row, text) for key, samples in rows.items() for sample, (row, text) in enumerate(samples)]
-    columns = {
-        "prompt": [key for key, _, _, _ in flat],
-        "sample": [sample for _, sample, _, _ in flat],
-        "ids": [row.ids for _, _, row, _ in flat],
-        "ended": [row.ended for _, _, row, _ in flat],
-        "log_prob": [row.log_prob for _, _, row, _ in flat],
-        "entropy": [row.entropy for _, _, row, _ in flat],
-        "text": [text for _, _, _, text in flat],
-    }
-    table = pa.table(columns, schema=_schema())
-    file = folder / f"{digest(sorted(rows), [len(samples) for samples in rows.values()])}.parquet"
+    table = pa.Table.from_pylist(rows, schema=schema)
+    file = folder / f"{digest([(row['prompt'], row['sample']) for row in rows])}.parquet"
     write_atomically(file, lambda temporary: pq.write_table(table, temporary, write_page_checksum=True))
+    return file
+
+
+def _rows(key: str, samples: _Samples) -> list[_Row]:
+    """What is kept of a prompt."""
+    own = ("ids", "ended", "log_prob", "entropy")
+    return [
+        {"prompt": key, "sample": sample, "text": text, **{name: getattr(row, name) for name in own}}
+        for sample, (row, text) in enumerate(samples)
+    ]
 
 
 def _schema() -> Any:
@@ -200,7 +231,13 @@ def _schema() -> Any:
     return pa.schema(zip(("prompt", "sample", "ids", "ended", "log_prob", "entropy", "text"), kinds, strict=True))
 
 
-def _table(file: Path) -> list[dict[str, Any]]:
+def _journal_schema() -> Any:
+    import pyarrow as pa
+
+    return _schema().append(pa.field("folder", pa.string()))
+
+
+def _table(file: Path, schema: Any) -> list[_Row]:
     """The rows of a file; none where it is damaged or not ours, so that they are generated again."""
     import pyarrow.parquet as pq
 
@@ -208,7 +245,7 @@ def _table(file: Path) -> list[dict[str, Any]]:
         table = pq.read_table(file, page_checksum_verification=True)
     except Exception:  # pyarrow raises a dozen classes on a damaged file
         return []
-    if table.schema.remove_metadata() != _schema() or any(column.null_count for column in table.columns):
+    if table.schema.remove_metadata() != schema or any(column.null_count for column in table.columns):
         return []
     return table.to_pylist()
 
@@ -218,7 +255,7 @@ def _read(folder: Path) -> dict[str, _Samples]:
     found: dict[str, _Samples] = {}
     for file in sorted(folder.glob("*.parquet")):
         here: dict[str, _Samples] = {}
-        for one in _table(file):
+        for one in _table(file, _schema()):
             log_prob, entropy = tuple(one["log_prob"]), tuple(one["entropy"])
             row = Completion(0, one["sample"], tuple(one["ids"]), one["ended"], log_prob, entropy)
             here.setdefault(one["prompt"], []).append((row, one["text"]))

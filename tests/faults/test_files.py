@@ -98,10 +98,9 @@ def shown(folder: Path) -> None:
 
 
 def completions(folder: Path) -> Path:
-    rows = {f"key{i}": [(Completion(0, 0, (1, 2, 3), True, (-1.0,) * 3, (0.5,) * 3), "text")] for i in range(8)}
-    completion_cache._write(folder, rows)
-    (file,) = folder.iterdir()
-    return file
+    samples = [(Completion(0, 0, (1, 2, 3), True, (-1.0,) * 3, (0.5,) * 3), "text")]
+    rows = [row for i in range(8) for row in completion_cache._rows(f"key{i}", samples)]
+    return completion_cache._write(folder, rows, completion_cache._schema())
 
 
 def shards(folder: Path) -> Path:

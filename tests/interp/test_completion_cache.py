@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from interp import completion_cache
 from interp.completion_cache import Request, complete
 from interp.edits import Add, Edits, per_row
 from interp.load import load_model
@@ -107,3 +109,35 @@ def test_foreign_hooks_are_never_recalled(tiny_model: Model, tmp_path: Path, cou
         complete(tiny_model, request(), tmp_path)
     complete(tiny_model, request(), tmp_path)
     assert counted.calls == [3, 3]
+
+
+def test_a_killed_process_keeps_a_request_whole(
+    tiny_model: Model, tmp_path: Path, counted: Counted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(edits=per_row([[vector()], [], [vector(1)]]))
+    write, written = completion_cache._write, list[Path]()
+
+    def killed(folder: Path, *about: Any) -> Path:
+        if len(written) == 2:  # the journal and one of three folders
+            raise KeyboardInterrupt
+        written.append(write(folder, *about))
+        return written[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(completion_cache, "_write", killed)
+        complete(tiny_model, asked, tmp_path)
+    undisturbed = complete(tiny_model, asked, tmp_path / "fresh")
+    rerun = complete(tiny_model, asked, tmp_path)
+    assert counted.calls == [3, 3]
+    assert (rerun.rows, rerun.texts) == (undisturbed.rows, undisturbed.texts)
+    assert not list((tmp_path / completion_cache.JOURNAL).iterdir())
+
+
+def test_a_journal_writes_nowhere_else(tiny_model: Model, tmp_path: Path) -> None:
+    kept = tmp_path / "a" / "completions"
+    row = {"prompt": "p", "sample": 0, "ids": [1], "ended": True, "log_prob": [0.0], "entropy": [0.0], "text": "t"}
+    hostile = [{**row, "folder": name} for name in ("../../outside", str(tmp_path / "outside"), "..", "")]
+    completion_cache._write(kept / completion_cache.JOURNAL, hostile, completion_cache._journal_schema())
+    complete(tiny_model, request(), kept)
+    assert {path.name for path in tmp_path.rglob("*.parquet")} == {path.name for path in kept.glob("*/*.parquet")}
+    assert not (tmp_path / "outside").exists()
