@@ -11,6 +11,9 @@ BENCH_PIP := $(BENCH)/bin/python -m pip install -q --disable-pip-version-check -
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
+# Without bytecode every process compiles 4,000 modules anew, half a minute of a slow core.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install paper check lint types imports docs audit test test-slow test-faults bench clean
 .DEFAULT_GOAL := help
 
