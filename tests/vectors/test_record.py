@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from interp.errors import UserError
 from interp.model import Model
 from interp.sites import Site
 from tests.vectors.test_train import task, toy_model
-from vectors import LowRankAdapters, load_vectors
+from vectors import Card, LowRankAdapters, SteeringVectors, load_vectors
 from vectors.train.evaluate import evaluate
 from vectors.train.record import Fixed, TrainingRecord, base_record, divergence, mean_changes, read_records, record_of
 from vectors.train.result import install, shipped
@@ -67,6 +68,15 @@ def test_an_adaptive_vector_is_rank_1_and_says_where_to_go(lora: tuple[Trained, 
     with pytest.raises(UserError, match="LoRA of rank 4 is no adaptive vector"):
         load_vectors(lora[1] / "lora-r4@0")
     assert set(shipped(lora[1], fresh())) == {"lora-r4@0"}
+
+
+def test_vectors_trained_apart_are_no_set_that_acts_at_once(tmp_path: Path) -> None:
+    d_model = fresh().cfg.d_model
+    each: tuple[Literal["apart", "together"], ...] = ("apart", "together")
+    for trained_as in each:
+        card = Card(name=f"toy/{trained_as}@0", d_model=d_model, trained=trained_as)
+        SteeringVectors(torch.ones(2, d_model), (0, 1), card).save(tmp_path / f"{trained_as}@0.safetensors")
+    assert set(shipped(tmp_path, fresh())) == {"together@0"}
 
 
 def test_a_record_holds_the_runs_own_answers_and_comes_back(lora: tuple[Trained, Path], tmp_path: Path) -> None:

@@ -91,8 +91,9 @@ def _validated(card: Card) -> float:
 def shipped(folder: Path, model: Model) -> dict[str, SteeringVectors | AdaptiveVectors | LowRankAdapters]:
     """The sets below a model's folder whose layers act together, by `set@seed`."""
     files = sorted(folder.glob("*@*.safetensors"))
+    loaded = {path.stem: load_vectors(path, model=model) for path in files}
     found: dict[str, SteeringVectors | AdaptiveVectors | LowRankAdapters] = {
-        path.stem: load_vectors(path, model=model) for path in files
+        name: one for name, one in loaded.items() if one.card.trained != "apart" or len(one.layers) == 1
     }
     adapters = sorted(path.parent for path in folder.glob("lora-r*@*/adapter_config.json"))
     return found | {path.name: LowRankAdapters.read(path) for path in adapters}
