@@ -9,6 +9,13 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from interp.readouts import BUILT_IN, Choice, LogitDiff, LogOdds, Readout
+
+GIVEN: dict[str, Readout] = {
+    "(28,)": LogOdds((28,)),
+    "28, 29": LogitDiff(28, 29),
+    '{"yes": 28, "no": 29}': Choice({"yes": 28, "no": 29}),
+}
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
 
 
@@ -26,6 +33,18 @@ def test_each_promise_names_tests_that_exist(root: Path) -> None:
         assert tests, f"no test is named: {row}"
         for file, name in tests:
             assert re.search(rf"^def {name}\(", (root / file).read_text("utf-8"), re.M), f"{file} has no {name}"
+
+
+def test_the_plugin_guide_lists_each_readout_with_its_columns(root: Path) -> None:
+    text = (root / "docs" / "plugins.md").read_text("utf-8")
+    section = text.partition("## What a readout gives")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([^`]+)` \|(.*)\|$", section, re.M)
+    listed = {name: re.findall("`([^`]+)`", columns) for name, columns in rows}
+    examples = {f"{type(one).__name__}({about})": one for about, one in GIVEN.items()}
+    given = {type(one) for one in GIVEN.values()}
+    named = {name: kind() for name, kind in BUILT_IN.items() if kind not in given}
+    found = {name: list(one.columns) for name, one in {**named, **examples}.items()}
+    assert found == listed
 
 
 def licence(name: str) -> str:
