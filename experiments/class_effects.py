@@ -23,7 +23,7 @@ def class_log_probs(
 ) -> Float[Tensor, "place class"]:
     """Log-probability of each class of next tokens, nats."""
     found: list[Tensor] = []
-    for some in blocks(len(final), model.d_vocab):
+    for some in blocks(final, model.d_vocab):
         log_p = log_probs(model, final[some])
         index = codes.to(log_p.device).expand(len(log_p), -1)
         mass = log_p.new_zeros(len(log_p), n_classes).scatter_add(1, index, log_p.exp())

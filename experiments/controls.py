@@ -199,7 +199,7 @@ def mean_kl(ctx: Context, said: Texts, vectors: Acting, factor: float = 1.0) -> 
     at = places(said, "first", "generated", at_most=MATCHED_POSITIONS)
     base, steered = said.forced.base[at.where], steered_at(said, vectors * factor, at.where)
     total = 0.0
-    for some in blocks(len(at), ctx.model.d_vocab):
+    for some in blocks(base, ctx.model.d_vocab):
         total += float(kl(log_probs(ctx.model, steered[some]), log_probs(ctx.model, base[some])).sum())
     return total / len(at)
 

@@ -172,7 +172,7 @@ class Magnitude(Sweep):
         example = [said.examples[row] for row in at.row.tolist()]
         for kind, draw, one in subjects:
             final, values = steered_at(said, factor * one, at.where, ctx), list[float]()
-            for some in blocks(len(at), ctx.model.d_vocab):
+            for some in blocks(final, ctx.model.d_vocab):
                 base = log_probs(ctx.model, said.forced.base[at.where][some])
                 values += kl(log_probs(ctx.model, final[some]), base).tolist()
             n = len(said.examples)

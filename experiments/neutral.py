@@ -79,7 +79,7 @@ def cost(ctx: Context, said: Texts, at: Places, every: Sequence[Acting]) -> list
     finals = [steered_at(said, vectors, at.where, ctx) for vectors in every]
     base, follows = said.forced.base[at.where], at.following
     values = torch.zeros(len(every), 3, len(at))
-    for some in blocks(len(at), ctx.model.d_vocab):
+    for some in blocks(base, ctx.model.d_vocab):
         log_base = log_probs(ctx.model, base[some])
         for index, final in enumerate(finals):
             log_steered = log_probs(ctx.model, final[some])

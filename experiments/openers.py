@@ -72,7 +72,7 @@ class Openers:
 def mean_first(model: Any, final: Float[Tensor, "row pos d_model"]) -> Float[Tensor, " vocab"]:
     """Mean over rows of the next-token distribution at their last position."""
     last = final[:, -1]
-    sums = [log_probs(model, last[some]).exp().sum(0) for some in blocks(len(last), model.d_vocab)]
+    sums = [log_probs(model, last[some]).exp().sum(0) for some in blocks(last, model.d_vocab)]
     return (torch.stack(sums).sum(0) / len(last)).cpu()
 
 

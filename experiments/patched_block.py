@@ -161,7 +161,7 @@ def distances(
         return torch.stack(found, -1)
 
     with torch.no_grad():
-        for some in blocks(n, model.d_vocab):
+        for some in blocks(block.base, model.d_vocab):
             steered, base = log_probs(model, block.steered[some]), log_probs(model, block.base[some])
             whole[some] = distance(steered, base, readout).cpu()
             for index, final in enumerate(finals):

@@ -116,7 +116,7 @@ def effects(
         reporting: 1 for the places of the other half.
     """
     sums = [_Sums() for _ in steered]
-    for some in blocks(len(base), model.d_vocab):
+    for some in blocks(base, model.d_vocab):
         log_base = log_probs(model, base[some])
         for one, final in zip(sums, steered, strict=True):
             one.add(log_base, log_probs(model, final[some]), tokens, choosing[:, some], reporting[:, some])

@@ -207,7 +207,7 @@ def _read(
     log_prob: list[float] = []
     spread: list[float] = []
     target = torch.tensor(ids, device=resid.device)
-    for some in blocks(len(ids), model.d_vocab):
+    for some in blocks(resid, model.d_vocab):
         plain = log_probs(model, resid[some])
         warm = plain if temperature in (0, 1) else (plain / temperature).log_softmax(-1)
         index = target[some, None]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 HEADS = ("q", "k", "v", "z")
 """Streams that are patched head by head."""
-MOST_TOKENS = 4096
+MOST_TOKENS = {"cpu": 1024, "cuda": 4096}
 """More tokens than this in a pass no longer speed up a matrix product."""
 
 Metric = Callable[[Float[Tensor, "row vocab"]], Float[Tensor, " row"]]
@@ -184,7 +184,8 @@ class PatchSweep:
         cfg: Any = self.model.cfg
         heads = cfg.n_heads * (2 * cfg.d_head + self.length) + 4 * cfg.d_head * (cfg.n_key_value_heads or cfg.n_heads)
         token = (8 * cfg.d_model + 3 * cfg.d_mlp + heads) * 4
-        return min(MOST_TOKENS, int(self.model.memory_bytes(self.memory_gb) // token))
+        most = MOST_TOKENS.get(self.engine.device.type, 4096)
+        return min(most, int(self.model.memory_bytes(self.memory_gb) // token))
 
     def _together(self, some: Sequence[Branch]) -> Float[Tensor, "branch d_model"]:
         """One pass; in halves where it does not fit."""
@@ -229,7 +230,7 @@ class PatchSweep:
     def effects(self, metric: Metric, nodes: Sequence[Node] | None = None) -> Float[Tensor, " node"]:
         """How far each patch moves a number: with it less without it, exactly."""
         final = self.final(nodes)
-        parts = [metric(log_probs(self.model, final[some])) for some in blocks(len(final), self.model.d_vocab)]
+        parts = [metric(log_probs(self.model, final[some])) for some in blocks(final, self.model.d_vocab)]
         moved = (final != self.base).any(1)  # a patch that was not run moves nothing, whatever the rounding of logits
         return torch.where(moved, torch.cat(parts) - metric(log_probs(self.model, self.base)), 0.0)
 

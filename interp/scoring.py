@@ -110,7 +110,7 @@ def read(
         raise UserError("two readouts have the same column", given=twice[0], works="score them one after the other")
     values: dict[str, list[Any]] = {name: [] for name in names}
     common = log_probs(model, base) if len(base) == 1 else None
-    for some in blocks(len(steered), model.d_vocab):
+    for some in blocks(steered, model.d_vocab):
         changed = log_probs(model, steered[some])
         same = log_probs(model, base[some]) if common is None else common.expand_as(changed)
         rows = Rows(same, changed, next_ids[some], model.token_text)

@@ -178,9 +178,7 @@ def divergence(
     """KL(model || other) of each text, mean over its positions, nats; each model with its own unembedding."""
     found: list[float] = []
     for own, beside in zip(finals, others, strict=True):
-        parts = [
-            kl(log_probs(model, own[some]), log_probs(other, beside[some])) for some in blocks(len(own), model.d_vocab)
-        ]
+        parts = [kl(log_probs(model, own[some]), log_probs(other, beside[some])) for some in blocks(own, model.d_vocab)]
         found.append(float(torch.cat(parts).mean()))
     return tuple(found)
 
