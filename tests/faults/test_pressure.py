@@ -23,7 +23,7 @@ pytestmark = pytest.mark.faults
 
 PROMISED = 2.0
 """Seconds between an interrupt and the end."""
-INTERRUPTS = {"run": 8, "paper": 3, "train": 8, "fetch": 5}
+INTERRUPTS = {"run": 7, "paper": 3, "train": 7, "fetch": 5}
 
 
 def test_generation_goes_on_with_smaller_batches(place: Place, start: Start, tmp_path: Path) -> None:
@@ -51,26 +51,33 @@ def crowding() -> float:
 
 def test_interrupts(place: Place, start: Start, tmp_path: Path, survived: Counter[str]) -> None:
     log, moments = tmp_path / "log", random.Random(0)
+
+    def begin(name: str, out: Path) -> Any:
+        return start(arguments(name, place, out), environment(name, place, out), str(log))
+
     for name, count in INTERRUPTS.items():
+        ended(begin(name, tmp_path / f"{name}-warm"), log)  # the first one reads libraries from the disk
         began = time.monotonic()
-        ended(start(arguments(name, place, tmp_path / name), environment(name, place, tmp_path / name), str(log)), log)
+        ended(begin(name, tmp_path / name), log)
         seconds, expected = time.monotonic() - began, results(tmp_path / name)
-        out = tmp_path / f"{name}-interrupted"
-        for _ in range(count):
-            process = start(arguments(name, place, out), environment(name, place, out), str(log))
-            process.join(moments.uniform(0.3, 0.9) * seconds)
-            if process.exitcode is None:
-                survived["interrupts"] += 1
-                os.kill(process.pid, signal.SIGINT)
-            before = time.monotonic()
-            ended(process, log, codes=(0, 130), seconds=60)
-            assert time.monotonic() - before < PROMISED * crowding()
-            check_whole(out)
-        ended(start(arguments(name, place, out), environment(name, place, out), str(log)), log)
-        found = results(out)
-        assert set(found) == set(expected) and all(same(found[one], expected[one]) for one in expected)
+        interrupted = rounds = 0
+        while interrupted < count:
+            out, rounds = tmp_path / f"{name}-{rounds}", rounds + 1
+            for _ in range(2):  # the second one goes on where the first one stopped
+                process = begin(name, out)
+                process.join(moments.uniform(0.2, 0.8) * seconds)
+                if process.exitcode is None:
+                    interrupted += 1
+                    os.kill(process.pid, signal.SIGINT)
+                before = time.monotonic()
+                ended(process, log, codes=(0, 130), seconds=60)
+                assert time.monotonic() - before < PROMISED * crowding()
+                check_whole(out)
+            ended(begin(name, out), log)
+            found = results(out)
+            assert set(found) == set(expected) and all(same(found[one], expected[one]) for one in expected)
+        survived["interrupts"] += interrupted
     assert "Traceback" not in log.read_text()
-    assert survived["interrupts"] > 10
 
 
 def workers(pid: int) -> list[int]:
