@@ -76,12 +76,14 @@ def _interrupts() -> Generator[None]:
     """Python drops an interrupt that arrives inside a destructor or an import lock's callback: send it again."""
 
     def again(dropped: sys.UnraisableHookArgs) -> None:
-        if isinstance(dropped.exc_value, KeyboardInterrupt):
-            thread = threading.main_thread().ident or 0
-            # from here it would be dropped once more
-            threading.Timer(0.01, signal.pthread_kill, (thread, signal.SIGINT)).start()
-        else:
-            before(dropped)
+        if not isinstance(dropped.exc_value, KeyboardInterrupt):
+            return before(dropped)
+        thread = threading.main_thread().ident or 0
+        while True:
+            try:  # later, because from here it would be dropped once more
+                return threading.Timer(0.01, signal.pthread_kill, (thread, signal.SIGINT)).start()
+            except KeyboardInterrupt:  # a busy machine took longer to start the timer than the timer waits
+                continue
 
     before, sys.unraisablehook = sys.unraisablehook, again
     try:
