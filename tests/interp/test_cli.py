@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,8 +103,24 @@ def test_debug_shows_the_traceback(interp: Any) -> None:
         interp("paper", "99", "--debug")
 
 
+class Slow(threading.Timer):
+    """A timer on a busy machine: it has fired before `start` returns."""
+
+    def start(self) -> None:
+        super().start()
+        type(self).slowed += 1
+        time.sleep(0.2 if self.slowed == 1 else 0)
+
+    slowed = 0
+
+
+@pytest.mark.parametrize("timer", [threading.Timer, Slow])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_inside_a_destructor_still_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_inside_a_destructor_still_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, timer: type[threading.Timer]
+) -> None:
+    monkeypatch.setattr(threading, "Timer", timer)
+
     class Held:
         def __del__(self) -> None:
             signal.raise_signal(signal.SIGINT)
