@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 CHUNK_VALUES = {"cpu": 2**21, "cuda": 2**24}
-"""Values of one [row, vocab] array at a time; 8 MB in float32 make no CPU slower. Results do not depend on it."""
+"""Values of one [row, vocab] array at a time; 8 MB in float32 on a CPU. Results do not depend on it."""
 CACHED_ROWS = 4
 """Rows of the vocabulary that a core's cache holds."""
 _SMALLEST = -1e-7

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 HEADS = ("q", "k", "v", "z")
 """Streams that are patched head by head."""
 MOST_TOKENS = {"cpu": 1024, "cuda": 4096}
-"""More tokens than this in a pass no longer speed up a matrix product."""
+"""Tokens of a pass: more would hold more memory for little speed (docs/performance.md)."""
 
 Metric = Callable[[Float[Tensor, "row vocab"]], Float[Tensor, " row"]]
 """A number of each row of next-token log-probabilities, differentiable where it is attributed."""
