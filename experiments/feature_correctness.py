@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import halves, steering
+from experiments.controls import acting, halves
 from experiments.feature_correctness_frames import (
     MARGIN,
     counts_row,
@@ -45,7 +45,6 @@ class FeatureCorrectness(Experiment):
     """
 
     version: ClassVar[int] = 1
-    no_adapters: ClassVar[str] = "dictionaries are trained on the change that steering vectors make"
     figures: ClassVar[tuple[str, ...]] = (
         "feature-correctness",
         "feature-correctness-ablation",
@@ -139,7 +138,7 @@ class FeatureCorrectness(Experiment):
         return [judge_mark(frame), judge_cause(frame)]
 
     def _dictionary(self, ctx: Context) -> Dictionary:
-        return ctx.once("dictionary", lambda: load_for(steering(ctx), ctx.model, self.sae))
+        return ctx.once("dictionary", lambda: load_for(acting(ctx), ctx.model, self.sae))
 
     def _split(self, ctx: Context) -> tuple[list[Problem], list[Problem]]:
         """Problems to choose on, and others to report on."""
@@ -151,7 +150,7 @@ class FeatureCorrectness(Experiment):
             return tuple([every[index] for index in half] for half in halves(len(every), self.seed))  # pyright: ignore[reportReturnType]
 
     def _firing(self, ctx: Context) -> tuple[Firing, Firing]:
-        edits, found = steering(ctx).edits(), self._dictionary(ctx)
+        edits, found = acting(ctx).edits(), self._dictionary(ctx)
 
         def make() -> tuple[Firing, Firing]:
             both = [
@@ -200,7 +199,7 @@ class FeatureCorrectness(Experiment):
         return pd.DataFrame([*rows, *self._contexts(ctx, features[:3])])
 
     def _contexts(self, ctx: Context, features: list[int]) -> list[dict[str, Any]]:
-        edits, problems = steering(ctx).edits(), self._split(ctx)[1]
+        edits, problems = acting(ctx).edits(), self._split(ctx)[1]
         rows = said(ctx, problems, edits, self.samples)
         return top_contexts(ctx, problems, rows, edits, self._dictionary(ctx), features, self._firing(ctx)[1], count=4)
 
@@ -213,7 +212,7 @@ class FeatureCorrectness(Experiment):
         features, _, _ = self._chosen(ctx)
         if not features:
             return pd.DataFrame([{"part": "accuracy", "vector": "trained", "n": 0}])
-        edits, without = steering(ctx).edits(), partial(Ablate, self._dictionary(ctx))
+        edits, without = acting(ctx).edits(), partial(Ablate, self._dictionary(ctx))
         conditions = [
             Condition(at={"feature": -1}),
             Condition("trained", edits=edits, at={"feature": -1}),

@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import steering, too_few
+from experiments.adaptive_writing import written
+from experiments.controls import acting, too_few
 from experiments.sae_attribution_frames import Pick, directions, summaries, text_frames
 from interp.cell import Cell
 from interp.completions import Completions
@@ -44,7 +45,6 @@ class SaeAttribution(Experiment):
     """
 
     version: ClassVar[int] = 1
-    no_adapters: ClassVar[str] = "dictionaries are trained on the change that steering vectors make"
     figures: ClassVar[tuple[str, ...]] = ("sae-attribution", "sae-attribution-nodes", "sae-attribution-vector")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="rank correlation over active features between attribution and exact ablation, in KL; explained "
@@ -126,10 +126,10 @@ class SaeAttribution(Experiment):
         return [judge_rank(frame), judge_explained(frame)]
 
     def _dictionary(self, ctx: Context) -> Dictionary:
-        return ctx.once("dictionary", lambda: load_for(steering(ctx), ctx.model, self.sae))
+        return ctx.once("dictionary", lambda: load_for(acting(ctx), ctx.model, self.sae))
 
     def _vector(self, ctx: Context) -> pd.DataFrame:
-        vectors = steering(ctx)
+        vectors = written(ctx, acting(ctx))
         drawn = random_isotropic(vectors, draws=self.draws, seed=self.seed)
         found = self._dictionary(ctx)
         frames = [directions(found, vectors, "trained", 0)]
@@ -159,7 +159,7 @@ class SaeAttribution(Experiment):
         self, ctx: Context, prompt: Any, ids: tuple[int, ...], found: Dictionary
     ) -> tuple[Mapping[str, Metric], Attributor]:
         """One text with its scalars."""
-        edits, last = steering(ctx).edits(), Site(ctx.model.n_layers - 1, "resid_post")
+        edits, last = acting(ctx).edits(), Site(ctx.model.n_layers - 1, "resid_post")
         layout = lay_out(ctx.model, [prompt], [[ids]])
         final = [streams(ctx.model, layout, some, last).tails for some in ((), edits)]
         return metrics(ctx.model, layout, *final), Attributor(ctx.model, layout, edits, found)
@@ -167,7 +167,7 @@ class SaeAttribution(Experiment):
     def _said(self, ctx: Context, split: Any, n: int) -> Completions:
         problems = ctx.problems(split, n)
         keys = [problem.id for problem in problems]
-        return ctx.completions(ctx.prompts(problems), steering(ctx).edits(), temperature=1.0, keys=keys)
+        return ctx.completions(ctx.prompts(problems), acting(ctx).edits(), temperature=1.0, keys=keys)
 
     def _principal(self, ctx: Context, found: Dictionary) -> Dictionary:
         """Components of the change on training problems, at the dictionary's L0 there."""
@@ -175,7 +175,7 @@ class SaeAttribution(Experiment):
         layout = lay_out(
             ctx.model, said.prompts, [[row.ids for row, _ in said.of(i)] for i in range(len(said.prompts))]
         )
-        steered = streams(ctx.model, layout, steering(ctx).edits(), found.site)
+        steered = streams(ctx.model, layout, acting(ctx).edits(), found.site)
         base = streams(ctx.model, layout, (), found.site) if found.card.of == "change" else steered
         x = described(found.card.of, base.tails, steered.tails)[layout.said].float()
         l0 = float((found.encode(x) != 0).sum(1).float().mean())

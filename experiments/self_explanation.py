@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from experiments.controls import ENOUGH, control_interval, halves, steering, too_few
+from experiments.adaptive_writing import written
+from experiments.controls import ENOUGH, acting, control_interval, halves, too_few
 from experiments.token_frames import storable
 from interp.batch import Batch
 from interp.cell import Cell
@@ -50,12 +51,12 @@ class SelfExplanation(Experiment):
     """The next-token distribution after a placeholder that a vector replaces, beside random vectors and known words.
 
     Block and scale are those at which most known words are repeated, chosen on one half of the words; the share on the
-    other half says whether the instrument works.
+    other half says whether the instrument works. Of a rank-1 adapter the mean that it adds is put there, which
+    needs a task.
     """
 
     version: ClassVar[int] = 1
     needs: ClassVar[tuple[str, ...]] = ("model", "vectors")
-    no_adapters: ClassVar[str] = "a word has one direction in its place, and b has no sign or size without a text"
     figures: ClassVar[tuple[str, ...]] = ("self-explanation",)
     declaration: ClassVar[Declaration] = Declaration(
         estimand="total variation between what follows the vector and what follows random vectors in its place, minus "
@@ -109,7 +110,7 @@ class SelfExplanation(Experiment):
 
     def cells(self, ctx: Context) -> list[Cell]:
         """One for each vector."""
-        layers = steering(ctx).layers
+        layers = acting(ctx).layers
         count = min(self.layers or len(layers), len(layers))
         chosen = sorted({layers[round(place)] for place in np.linspace(0, len(layers) - 1, count)})
         return [Cell.at(part="known"), *(Cell.at(part="vector", layer=layer) for layer in chosen)]
@@ -149,7 +150,7 @@ class SelfExplanation(Experiment):
         return pd.concat([pd.DataFrame(rows), _chosen(pd.DataFrame(rows))], ignore_index=True)
 
     def _vector(self, ctx: Context, layer: int, block: int, size: float) -> pd.DataFrame:
-        vectors = steering(ctx).only(layer)
+        vectors = written(ctx, acting(ctx)).only(layer)
         drawn = [one.directions[0] for one in random_isotropic(vectors, draws=self.draws, seed=self.seed)]
         prompts = self._prompts(ctx)
         log_p = self._read(ctx, prompts, torch.stack([vectors.directions[0], *drawn]), block, size).double().cpu()

@@ -15,7 +15,6 @@ from experiments import (
     AccuracyByLayer,
     Composition,
     EffectAgainstCost,
-    FeatureCorrectness,
     GainLadder,
     LogitLens,
     Magnitude,
@@ -32,7 +31,6 @@ from experiments import (
 from experiments.adaptive_writing import written
 from experiments.patched_block import streams
 from experiments.recipients import recipient
-from experiments.sae_attribution import SaeAttribution
 from experiments.texts import texts
 from interp import registry
 from interp.context import Context
@@ -42,7 +40,7 @@ from interp.model import Model
 from interp.sites import Site
 from interp.store import Store
 from tests.experiments import toys
-from vectors import AdaptiveVectors, Card
+from vectors import AdaptiveVectors
 
 INDEX = ["stratum", "layer", "observed", "statistic"]
 SWEEP: dict[str, Any] = {"n": 8, "draws": 3, "validation_n": 2, "train_n": 2, "beside": ()}
@@ -79,11 +77,10 @@ READING: tuple[tuple[Experiment, set[str]], ...] = (
     (LogitLens(n=8, draws=3, train_n=2, at_most=2, null_draws=20, top=3), {"random-isotropic", "negated"}),
     (VectorGeometry(n=4, train_n=4, samples=2, draws=20, others=(), baselines=()), {"random-isotropic"}),
     (Transfer(n=8, draws=3, recipients=("task-prompt", "other-system-line"), donors=(), few_shot=False), {"base"}),
+    (SelfExplanation(n=2, draws=3, blocks=(0, 2), sizes=(1.0,), layers=2), {"random-isotropic"}),
 )
 """Experiments that read what is written, and where else it helps."""
-REFUSING: tuple[Experiment, ...] = tuple(
-    one.at("smoke") for one in (SelfExplanation, Placement, SaeAttribution, FeatureCorrectness)
-)
+REFUSING: tuple[Experiment, ...] = (Placement.at("smoke"),)
 """Experiments that say why not."""
 
 
@@ -94,17 +91,7 @@ def model() -> Model:
 
 @pytest.fixture(scope="module")
 def adapters(model: Model) -> AdaptiveVectors:
-    return adapter(model)
-
-
-def adapter(model: Model, layers: tuple[int, ...] = (0, 1, 2), trained: Any = "apart") -> AdaptiveVectors:
-    generator = torch.Generator().manual_seed(0)
-    a = torch.randn(len(layers), model.cfg.d_mlp, generator=generator)
-    b = torch.randn(len(layers), model.d_model, generator=generator)
-    card = Card(
-        name="toy", kind="rank1", site="mlp_out", d_model=model.d_model, n_layers=model.n_layers, trained=trained
-    )
-    return AdaptiveVectors(a, b, (1.0,) * len(layers), layers, card).together()
+    return toys.adapters(model)
 
 
 def named(experiments: Any) -> list[str]:
@@ -148,7 +135,7 @@ def test_an_experiment_without_adapters_says_why_in_one_line(
 
 def test_every_experiment_runs_with_adapters_or_says_why_not() -> None:
     """None is forgotten here: what takes vectors is in one of the lists, or has its own tests with adapters."""
-    own = {"adaptive-scaling"}
+    own = {"adaptive-scaling", "sae-attribution", "feature-correctness"}
     here = {one.name for one, _ in (*EVERY, *READING)} | {one.name for one in REFUSING} | own
     all_of = {name: registry.load("experiments", name) for name in registry.names("experiments") if "/" not in name}
     assert {name for name, one in all_of.items() if "vectors" in one.needs} == here

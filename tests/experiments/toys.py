@@ -11,7 +11,7 @@ from interp.load import load_model
 from interp.model import Model
 from interp.tasks.task import Problem, Split, Task
 from tests.interp import tiny
-from vectors import Card, SteeringVectors
+from vectors import AdaptiveVectors, Card, SteeringVectors
 
 LAYERS = 3
 ANSWER = "7"
@@ -47,6 +47,16 @@ def planted(model: Model, *, scale: float, layers: tuple[int, ...] = (LAYERS - 1
 def random(model: Model, *, scale: float, layers: tuple[int, ...] = (LAYERS - 1,), seed: int = 0) -> SteeringVectors:
     rows = torch.randn(len(layers), model.d_model, generator=torch.Generator().manual_seed(seed))
     return wrap(model, scale * rows / rows.norm(dim=1, keepdim=True), layers)
+
+
+def adapters(model: Model, layers: tuple[int, ...] = (0, 1, 2), trained: Any = "apart") -> AdaptiveVectors:
+    generator = torch.Generator().manual_seed(0)
+    a = torch.randn(len(layers), model.cfg.d_mlp, generator=generator)
+    b = torch.randn(len(layers), model.d_model, generator=generator)
+    card = Card(
+        name="toy", kind="rank1", site="mlp_out", d_model=model.d_model, n_layers=model.n_layers, trained=trained
+    )
+    return AdaptiveVectors(a, b, (1.0,) * len(layers), layers, card).together()
 
 
 def wrap(model: Model, rows: torch.Tensor, layers: tuple[int, ...]) -> SteeringVectors:

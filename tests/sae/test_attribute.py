@@ -77,8 +77,10 @@ def test_attribution_of_a_linear_toy_is_exact(model: Model, vectors: Any) -> Non
         assert total == pytest.approx(float((change @ weight).sum()), rel=1e-4, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["vectors", "adapters"])
 @pytest.mark.parametrize("of", ["change", "stream"])
-def test_ablations_equal_the_public_edit(model: Model, vectors: Any, of: str) -> None:
+def test_ablations_equal_the_public_edit(model: Model, vectors: Any, of: str, kind: str) -> None:
+    vectors = vectors if kind == "vectors" else 3 * toys.adapters(model, trained="together")
     found = dictionary(model, of=of, vectors=vectors)
     made = attributor(model, vectors, found)
     layout = made.layout

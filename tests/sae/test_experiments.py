@@ -157,3 +157,20 @@ def test_on_the_embedded_model_every_part_is_measured(kind: Any, runs: Path) -> 
     )
     assert len(run.frame)
     assert all(verdict["phrase"].startswith("not testable here") for verdict in run.verdicts)
+
+
+@pytest.mark.parametrize("kind", [SaeAttribution, FeatureCorrectness])
+def test_adapters_stand_in_place_of_vectors(model: Model, kind: Any, runs: Path, tmp_path: Path) -> None:
+    """With an autoencoder of their change; the vector that is encoded is what they add on average."""
+    adapters = 3 * toys.adapters(model, trained="together")
+    path = str(folder(tmp_path / "sae", model, adapters))
+    settings: dict[str, Any] = {"n": 8, "sae": path, "draws": 3}
+    settings |= {"train_n": 4, "at_most": 4, "beside_at_most": 4} if kind is SaeAttribution else {"associate_n": 8}
+    task = toys.task(splits={"train": 4, "validation": 8, "test": 12})
+    run = kind.model_validate(settings).run(model, adapters, task, out=runs, progress=False)
+    assert "trained" in set(run.frame["vector"])
+    assert run.verdicts
+    if kind is SaeAttribution:
+        assert set(run.frame.loc[run.frame["part"] == "vector", "layer"]) == {0, 1}
+    with pytest.raises(UserError, match="no autoencoder of the change by these vectors"):
+        kind(n=2).run(model, adapters, task, out=runs, progress=False)
