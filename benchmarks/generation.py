@@ -113,11 +113,11 @@ def _tl(bench: Bench, ids: Tensor, vector: Tensor, length: int) -> Rows:
 
 
 def layers(bench: Bench) -> list[Line]:
-    """A vector at each block in turn, on the same problems: all at once, and one run a block (of every third one)."""
+    """A vector at each block in turn, on the same problems: all at once, and one run a block (of every fifth one)."""
     prompts, length = bench.prompts(2, shared=True), bench.size(8, 2)
     vector, ids = bench.vector(), bench.ids(prompts)
     every = range(bench.model.n_layers)
-    sampled = every[1::3]
+    sampled = every[2::5]
     edits = {layer: [Add(Site(layer, "resid_post"), vector)] for layer in every}
 
     def ours() -> Rows:
