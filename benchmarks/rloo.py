@@ -28,7 +28,7 @@ TOLERANCE = 1e-3
 
 def rloo(bench: Bench) -> list[Line]:
     """Roll out, loss, gradient, AdamW; rewards are coins, so that most groups have an advantage on both sides."""
-    settings = TrainSettings(reward="random", prompts=bench.size(2, 1), samples=4, steps=bench.rounds + 1)
+    settings = TrainSettings(reward="random", prompts=bench.size(4, 1), samples=4, steps=bench.rounds + 1)
     settings = settings.checked(bench.model.n_layers)
     ours = _Ours(bench, settings)
     with tempfile.TemporaryDirectory() as folder:

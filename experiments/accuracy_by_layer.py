@@ -65,7 +65,7 @@ class AccuracyByLayer(Sweep):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "blocks": 2, "control_blocks": 1, "draws": 3, "validation_n": 2, "train_n": 2},
-        "quick": {"n": 48, "validation_n": 32},
+        "quick": {"n": 28, "validation_n": 14, "control_blocks": 2},
         "full": {
             "n": 256,
             "blocks": 0,

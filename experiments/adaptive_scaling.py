@@ -99,7 +99,7 @@ class AdaptiveScaling(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "draws": 3, "train_n": 2, "shown": 2},
-        "quick": {"n": 48, "draws": 40},
+        "quick": {"n": 28, "draws": 40},
         "full": {
             "n": 256,
             "train_n": 32,

@@ -71,7 +71,7 @@ class Composition(Sweep):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "blocks": 2, "draws": 3, "validation_n": 2},
-        "quick": {"n": 48},
+        "quick": {"n": 28},
         "full": {
             "n": 256,
             "blocks": 0,

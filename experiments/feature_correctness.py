@@ -94,7 +94,7 @@ class FeatureCorrectness(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "associate_n": 4, "samples": 8, "draws": 3, "permutations": 50, "null_draws": 40},
-        "quick": {},
+        "quick": {"n": 28, "associate_n": 28, "samples": 6, "draws": 4},
         "full": {"n": 256, "associate_n": 128, "samples": 16, "ablation_samples": 4},
     }
 

@@ -59,7 +59,7 @@ class GainLadder(Sweep):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "draws": 3, "validation_n": 2, "train_n": 2, "blocks": 2},
-        "quick": {"n": 48, "draws": 8},
+        "quick": {"n": 28, "draws": 8, "validation_n": 14},
         "full": {"n": 256, "temperatures": (1.0, 0.0), "samples": 4, "validation_n": 64, "blocks": 0, "train_n": 64},
     }
 

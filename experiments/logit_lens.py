@@ -116,7 +116,7 @@ class LogitLens(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "blocks": 3, "at_most": 2, "train_n": 4, "draws": 3, "null_draws": 100},
-        "quick": {"n": 48, "blocks": 6},
+        "quick": {"n": 28, "blocks": 6},
         "full": {"n": 256, "at_most": 32, "train_n": 64, "tuned": "kl", "control_blocks": 1000, "controls": KINDS},
     }
 

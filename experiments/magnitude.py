@@ -68,7 +68,7 @@ class Magnitude(Sweep):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "factors": (-1.0, 1.0, 4.0), "draws": 3, "validation_n": 2, "texts_n": 2, "kl_draws": 1},
-        "quick": {"n": 48, "validation_n": 16},
+        "quick": {"n": 28, "validation_n": 14},
         "full": {
             "n": 256,
             "factors": (-1.0, -0.5, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0),

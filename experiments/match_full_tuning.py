@@ -98,7 +98,7 @@ class MatchFullTuning(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "texts": 2, "draws": 3, "permutations": 20},
-        "quick": {"n": 48, "texts": 16},
+        "quick": {"n": 28, "texts": 8},
         "full": {"n": 512, "temperatures": (1.0, 0.0), "live_temperatures": (1.0, 0.0), "texts": 32},
     }
 

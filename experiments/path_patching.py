@@ -113,7 +113,7 @@ class PathPatching(Experiment):
             "sweep_at_most": 1,
             "references": False,
         },
-        "quick": {"n": 48, "at_most": 6},
+        "quick": {"n": 28, "at_most": 6, "control_n": 8},
         "full": {
             "n": 256,
             "text": ("base", "steered"),

@@ -96,7 +96,7 @@ class Persistence(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "blocks": 3, "observed": 6, "control_blocks": 2, "control_n": 4, "draws": 3},
-        "quick": {"n": 48, "blocks": 8, "control_blocks": 4, "control_n": 24},
+        "quick": {"n": 28, "blocks": 6, "control_blocks": 3, "control_n": 14},
         "full": {
             "n": 256,
             "texts": ("base", "steered"),

@@ -72,7 +72,7 @@ class Placement(Sweep):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "draws": 3, "validation_n": 2},
-        "quick": {"n": 48, "validation_n": 16},
+        "quick": {"n": 28, "validation_n": 14},
         "full": {"n": 256, "temperatures": (1.0, 0.0), "samples": 4, "validation_n": 128, "mixed": False},
     }
 

@@ -67,7 +67,7 @@ class PrefixSubstitution(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "train_n": 4, "openers": 2, "draws": 3, "few_shot": False},
-        "quick": {"n": 48},
+        "quick": {"n": 28, "draws": 4},
         "full": {"n": 256, "train_n": 128, "samples": 4, "temperatures": (1.0, 0.0)},
     }
 

@@ -105,7 +105,7 @@ class TokenSubstitution(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "draws": 3, "train_n": 2, "at_most": 3, "chosen": 6, "causal_draws": 0},
-        "quick": {"n": 48, "at_most": 6},
+        "quick": {"n": 28, "at_most": 6, "causal_draws": 4},
         "full": {"n": 256, "train_n": 32, "at_most": 64, "temperatures": (1.0, 0.0), "samples": 4},
     }
 

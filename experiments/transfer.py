@@ -73,8 +73,8 @@ class Transfer(Experiment):
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "recipients": (HOME, "no-example"), "donors": (), "draws": 1, "few_shot": False},
         "quick": {
-            "n": 48, "controls": ("permuted-layers",), "recipients": (HOME, "other-system-line", "lora-r1"),
-            "donors": ("all-layer@1", "single-layer", "mean-difference"),
+            "n": 28, "controls": ("permuted-layers",), "recipients": (HOME, "other-system-line", "lora-r1"),
+            "donors": ("all-layer@1", "mean-difference"), "draws": 4,
         },
         "full": {"n": 256, "samples": 4, "draws": 8, "recipients": (*RECIPIENTS, *OPTIONAL)},
     }  # fmt: skip
