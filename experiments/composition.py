@@ -71,7 +71,7 @@ class Composition(Sweep):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "blocks": 2, "draws": 3, "validation_n": 2},
-        "quick": {"n": 28},
+        "quick": {"n": 28, "blocks": 3},
         "full": {
             "n": 256,
             "blocks": 0,

@@ -51,7 +51,7 @@ class EffectAgainstCost(Sweep):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 4, "doses": (1.0,), "random_doses": (1.0,), "draws": 3, "n_texts": 4, "length": 12},
-        "quick": {"n": 28, "draws": 4, "beside": ("single-layer/12", "random-reward")},
+        "quick": {"n": 28, "draws": 4, "beside": ("mean-difference",)},
         "full": {"n": 256, "doses": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0), "n_texts": 60, "length": 64, "samples": 4},
     }
 

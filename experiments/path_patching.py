@@ -113,7 +113,7 @@ class PathPatching(Experiment):
             "sweep_at_most": 1,
             "references": False,
         },
-        "quick": {"n": 28, "at_most": 6, "control_n": 8},
+        "quick": {"n": 28, "at_most": 6, "control_n": 8, "factorial_at_most": 2},
         "full": {
             "n": 256,
             "text": ("base", "steered"),

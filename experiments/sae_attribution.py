@@ -90,7 +90,7 @@ class SaeAttribution(Experiment):
     }
     scales: ClassVar[dict[str, dict[str, Any]]] = {
         "smoke": {"n": 2, "train_n": 2, "draws": 3, "at_most": 6, "beside_at_most": 4},
-        "quick": {"n": 12, "train_n": 28, "at_most": 32},
+        "quick": {"n": 12, "train_n": 14, "at_most": 32},
         "full": {"n": 64, "train_n": 256, "beside_at_most": 0},
     }
 

@@ -89,7 +89,7 @@ class SideEffects(Experiment):
             "n": 4, "n_texts": 5, "n_questions": 3, "task_n": 2, "matched_n": 2, "draws": 3, "doses": (1.0,),
             "length": 12, "controls": ("random-isotropic",), "generated_draws": 0, "few_shot": False,
         },
-        "quick": {"n": 28, "n_texts": 20, "length": 24, "n_questions": 16, "task_n": 8, "matched_n": 4},
+        "quick": {"n": 28, "n_texts": 20, "length": 24, "n_questions": 12, "draws": 4, "task_n": 8, "matched_n": 4},
         "full": {"n": 256, "task_n": 64, "matched_n": 16, "length": 64, "generated_draws": 8},
     }  # fmt: skip
 

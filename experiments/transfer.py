@@ -74,7 +74,7 @@ class Transfer(Experiment):
         "smoke": {"n": 4, "recipients": (HOME, "no-example"), "donors": (), "draws": 1, "few_shot": False},
         "quick": {
             "n": 28, "controls": ("permuted-layers",), "recipients": (HOME, "other-system-line", "lora-r1"),
-            "donors": ("all-layer@1", "mean-difference"), "draws": 4,
+            "donors": ("all-layer@1", "mean-difference"), "draws": 3,
         },
         "full": {"n": 256, "samples": 4, "draws": 8, "recipients": (*RECIPIENTS, *OPTIONAL)},
     }  # fmt: skip
