@@ -6,6 +6,9 @@ import dataclasses
 
 import pytest
 
+from figures.paper import manifest
+from interp import registry
+from interp.cli.plan import subject
 from interp.costs import MACHINES, Subject, Work, need
 from interp.profiles import PROFILES
 from interp.tasks import Problem
@@ -61,3 +64,13 @@ def test_benchmarks_come_in_turn_and_evenly() -> None:
     found = in_turn(tests, 2)
     assert [(one.template, one.problem) for one in found] == [("a", "0"), ("b", "0"), ("a", "1"), ("b", "3")]
     assert len({one.id for one in found}) == 4
+
+
+def test_quick_asks_for_what_two_cores_do_in_twenty_minutes() -> None:
+    """632,000 tokens, shared completions counted in each entry, took them 19 minutes."""
+    profile, asked = PROFILES["smollm2-135m-instruct"], Work()
+    for entry in manifest():
+        experiment = registry.load("experiments", entry.experiment).at("quick", **entry.settings)
+        assert entry.work is not None
+        asked = asked + entry.work(experiment, subject(profile, profile.length, experiment.prefers, None))
+    assert asked.tokens < 700_000
