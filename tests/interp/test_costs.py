@@ -67,7 +67,7 @@ def test_benchmarks_come_in_turn_and_evenly() -> None:
 
 
 def test_quick_asks_for_what_two_cores_do_in_twenty_minutes() -> None:
-    """632,000 tokens, shared completions counted in each entry, took them 19 minutes."""
+    """632,000 tokens, shared completions counted in each entry, took them 17 minutes."""
     profile, asked = PROFILES["smollm2-135m-instruct"], Work()
     for entry in manifest():
         experiment = registry.load("experiments", entry.experiment).at("quick", **entry.settings)
