@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import RANDOM, Acting, acting, control_interval, too_few
+from experiments.controls import RANDOM, Acting, acting, control_interval, other_seeds, set_and_seed, too_few
 from experiments.graded import Condition, gain_of, summarise
 from experiments.sweeps import (
     BASE,
@@ -27,7 +27,6 @@ from experiments.sweeps import (
 from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
-from interp.given import catalogue
 from interp.summaries import Verdict, band, benjamini_hochberg, share, verdict
 
 
@@ -124,13 +123,8 @@ class AccuracyByLayer(Sweep):
 
     def other_seeds(self, ctx: Context) -> dict[int, Acting]:
         """Sets of other training seeds than the run's own."""
-        stem, own = _named(ctx.vectors.name)
-        found = self.seeds
-        if found is None:
-            found = tuple(
-                alias for alias in catalogue() if stem and _named(alias)[0] == stem and _named(alias)[1] != own
-            )
-        sets = {_named(alias)[1] or index + 1: ctx.related(alias) for index, alias in enumerate(found)}
+        found = other_seeds(ctx) if self.seeds is None else self.seeds
+        sets = {set_and_seed(alias)[1] or index + 1: ctx.related(alias) for index, alias in enumerate(found)}
         return {seed: one for seed, one in sets.items() if isinstance(one, type(acting(ctx)))}
 
     def _cell(self, ctx: Context, cell: Cell) -> pd.DataFrame:
@@ -154,7 +148,7 @@ class AccuracyByLayer(Sweep):
     def _at(self, ctx: Context, layer: int) -> list[Condition]:
         """The vectors of a block: of each seed, of other rewards, random ones."""
         every = acting(ctx)
-        sets = {_named(ctx.vectors.name)[1] or 0: every, **self.other_seeds(ctx)}
+        sets = {set_and_seed(ctx.vectors.name)[1] or 0: every, **self.other_seeds(ctx)}
         found = [alone(one, layer, seed=seed) for seed, one in sets.items() if layer in one.layers]
         for name, one in self.others(ctx).items():
             if one.card.trained == "apart" and layer in one.layers:
@@ -269,10 +263,3 @@ def _conditions(drawn: Mapping[str, Sequence[Acting]], layer: int) -> list[Condi
         for kind, some in drawn.items()
         for draw, one in enumerate(some)
     ]
-
-
-def _named(alias: str) -> tuple[str, int | None]:
-    """`model/set` and the seed of an alias, "" and None where a name is none."""
-    stem, _, seed = alias.partition("@")
-    parts = stem.split("/")
-    return ("/".join(parts[:2]), int(seed)) if len(parts) > 1 and seed.isdigit() else ("", None)

@@ -12,6 +12,7 @@ from experiments.texts import Texts, places, steered_at, texts
 from interp.context import Context
 from interp.distributions import blocks, kl, log_probs
 from interp.errors import UserError
+from interp.given import catalogue
 from interp.summaries import Interval, control_range
 from vectors import AdaptiveVectors, SteeringVectors
 from vectors.controls import (
@@ -52,6 +53,20 @@ def acting(ctx: Context) -> Acting:
         UserError: they are neither, or do not fit the model.
     """
     return adaptive(ctx) if isinstance(ctx.vectors, AdaptiveVectors) else steering(ctx)
+
+
+def set_and_seed(alias: str) -> tuple[str, int | None]:
+    """`model/set` and the training seed of an alias, "" and None where a name is none."""
+    stem, _, seed = alias.partition("@")
+    parts = stem.split("/")
+    return ("/".join(parts[:2]), int(seed)) if len(parts) > 1 and seed.isdigit() else ("", None)
+
+
+def other_seeds(ctx: Context) -> tuple[str, ...]:
+    """Aliases in the catalogue of the run's set, trained with other seeds."""
+    stem, own = set_and_seed(ctx.vectors.name)
+    named = {alias: set_and_seed(alias) for alias in catalogue()}
+    return tuple(alias for alias, (one, seed) in named.items() if stem and one == stem and seed != own)
 
 
 def adaptive(ctx: Context) -> AdaptiveVectors:

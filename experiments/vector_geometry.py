@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from experiments.adaptive_writing import written
-from experiments.controls import Acting, acting
+from experiments.controls import Acting, acting, other_seeds
 from experiments.geometry_frames import Nulls, against, between, judge, norms, null_means, ranks
 from experiments.texts import STRATA, completed
 from interp.cell import Cell
@@ -96,8 +96,8 @@ class VectorGeometry(Experiment):
         "full": {"n": 128, "train_n": 128, "samples": 16, "draws": 1000},
     }
 
-    seeds: tuple[str, ...] = ()
-    """Aliases or files of the same set trained with other seeds."""
+    seeds: tuple[str, ...] | None = None
+    """The same set trained with other seeds, as aliases or paths; None = those of the catalogue."""
     others: tuple[str, ...] = ("all-layer", "single-layer")
     """Other sets to compare with, where the model has them: names, aliases or files."""
     baselines: tuple[Literal["mean-difference", "probe"], ...] = ("mean-difference", "probe")
@@ -150,13 +150,14 @@ class VectorGeometry(Experiment):
 
     def _sets(self, ctx: Context) -> Iterator[tuple[str, str, SteeringVectors]]:
         every = acting(ctx)
-        for name in (*self.seeds, *self.others):
+        seeds = other_seeds(ctx) if self.seeds is None else self.seeds
+        for name in (*seeds, *self.others):
             other = ctx.related(name)
-            if name in self.seeds and other is None:
+            if name in seeds and other is None:
                 raise UserError("no such vectors for this model", given=name, works="an alias, a file or a folder")
             if isinstance(other, Acting) and other.digest != every.digest:
                 apart = other.card.trained != every.card.trained
-                relation = "seed" if name in self.seeds else "apart-together" if apart else "other"
+                relation = "seed" if name in seeds else "apart-together" if apart else "other"
                 yield name, relation, written(ctx, other)
 
     def _baseline(self, ctx: Context, method: Any) -> Iterator[tuple[str, str, SteeringVectors]]:

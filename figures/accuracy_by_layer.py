@@ -48,7 +48,7 @@ def build_beside(run: Record) -> go.Figure:
     layers = sorted({int(layer) for layer in keep(rows, "vector", "trained")["layer"]})
     figure = beside_panels(rows, "layer", "block", layers)
     title = "Beside the accuracy, by block (dashed: base)"
-    return dress(figure, run.meta, title, n=count(rows), height=400, legend=True)
+    return dress(figure, run.meta, title, n=count(rows), height=410, gap=20, legend=True)
 
 
 def _line(curve: pd.DataFrame, rows: pd.DataFrame, layers: list[int], temperature: float, colour: str) -> Line:

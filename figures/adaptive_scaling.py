@@ -24,7 +24,7 @@ from plotly.subplots import make_subplots
 from figures.bars import Bar, Row, draw_bars, row_traces
 from figures.controls import control_label, estimate_row
 from figures.record import Record, count, drop, first, keep, numbers, part
-from figures.style import BASE, CONTRAST, STEERED, Reference, dress, plain
+from figures.style import BASE, CONTRAST, STEERED, Reference, dress, plain, written
 from figures.tokens import plot_label, tokens_html
 
 UNIT = "c / median |MLP output|"
@@ -189,7 +189,7 @@ def _colours(rows: pd.DataFrame, threshold: float, length: float) -> dict[str, o
     bar: dict[str, object] = {
         "title": {"text": plain(UNIT), "side": "right"},
         "tickvals": [float(value) for value in symmetric_log(ticks, threshold)],
-        "ticktext": [f"{tick:g}".replace("-", "\u2212") for tick in ticks],
+        "ticktext": [written(tick) for tick in ticks],
         "thickness": 12,
         "outlinewidth": 0,
         "len": length,

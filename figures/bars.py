@@ -92,6 +92,8 @@ def draw_bars(
     figure.update_xaxes(title_text=plain(x_title), tickvals=list(range(len(rows))), ticktext=labels, showgrid=False)
     figure.update_yaxes(title_text=plain(y_title), rangemode="tozero")
     references(figure, list(lines_at))
+    # the labels of references stand right of the last bar
+    figure.update_xaxes(range=[-0.5, len(rows) - 0.5 + (0.6 if lines_at else 0.0)])
     return figure
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from figures.record import Record
+from figures.style import written
 
 CAPTIONS: Mapping[str, str] = {
     "feature-correctness": "Each row is a feature of the change that the vectors make, by its score on the problems it "
@@ -205,7 +206,7 @@ def _words(claim: object) -> str:
 def _short(number: object) -> str:
     if not isinstance(number, int | float) or not math.isfinite(number):
         return "?"
-    return f"{number:.3g}".replace("-", "\u2212")
+    return written(number, "z.3g")
 
 
 def _name(value: object) -> str:

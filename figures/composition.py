@@ -16,10 +16,10 @@ from plotly.subplots import make_subplots
 from figures.bars import Row, row_traces
 from figures.heatmap import draw_heatmap
 from figures.record import Record, count, keep, numbers, part
-from figures.style import dress
+from figures.style import dress, written
 
 _PANELS = (
-    ("interaction", "I = A_ij \u2212 A_i \u2212 A_j + A_0<br>(points)"),
+    ("interaction", "I = A<sub>ij</sub> \u2212 A<sub>i</sub> \u2212 A<sub>j</sub> + A<sub>0</sub><br>(points)"),
     ("beyond_best", "beyond the better one<br>at its best factor (points)"),
     ("beyond_random", "beyond a random partner<br>(points)"),
 )
@@ -36,7 +36,7 @@ def build(run: Record) -> go.Figure:
     for row in rows.to_dict("records"):
         at = layers.index(int(row["i"])), layers.index(int(row["j"])) - 1
         values[at] = 100 * row["interaction"]
-        texts[at[0]][at[1]] = f"{values[at]:+.1f}{' *' if row['q'] < 0.05 else ''}"
+        texts[at[0]][at[1]] = written(values[at], "+z.1f") + (" *" if row["q"] < 0.05 else "")
         told[at[0]][at[1]] = _hover(row)
     labels = [str(layer) for layer in layers]
     figure = draw_heatmap(
@@ -49,7 +49,7 @@ def build(run: Record) -> go.Figure:
         texts=texts,
     )
     figure.update_traces(customdata=np.array(told), hovertemplate="%{customdata}<extra></extra>")
-    title = f"A_ij \u2212 A_i \u2212 A_j + A_0 of two vectors{_sampling(run)} (* q < 0.05)"
+    title = f"What a pair of vectors gains beyond the gains of both{_sampling(run)} (* q < 0.05)"
     return dress(figure, run.meta, title, n=count(rows), height=520)
 
 

@@ -43,12 +43,14 @@ class Band:
         x: layers.
         low: lower ends.
         high: upper ends.
+        colour: of its area.
     """
 
     label: str
     x: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+    colour: str = BASE
 
 
 def draw_curve(
@@ -79,7 +81,7 @@ def draw_curve(
 
 def traces(lines: Sequence[Line], bands: Sequence[Band], *, legend: bool = True) -> list[go.Scatter]:
     """Return the traces of a panel: control bands first, then bands, lines and dots."""
-    drawn = [_band(band.label, band.x, band.low, band.high, BASE, legend) for band in bands]
+    drawn = [_band(band.label, band.x, band.low, band.high, band.colour, legend) for band in bands]
     for line in lines:
         if len(line.low):
             drawn.append(_band(f"{line.label}, 95 % band", line.x, line.low, line.high, line.colour, legend=False))

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from figures.curve import translucent
 from figures.record import Record, count, drop, keep, numbers, part
-from figures.style import BASE, CONTRAST, STEERED, dress, plain
+from figures.style import BASE, CONTRAST, STEERED, dress, log_ticks, plain
 
 RANDOM = "random-isotropic"
 COLOURS = (STEERED, CONTRAST, "#59A14F", "#B07AA1", "#9C755F")
@@ -26,6 +26,7 @@ def build(run: Record) -> go.Figure:
         figure.add_trace(_curve(keep(rows, "vector", name).sort_values("dose"), name, colour))
     figure.add_hline(y=0)  # pyright: ignore[reportArgumentType]
     figure.update_xaxes(title_text="cost: KL(steered || base) of a token of neutral text (nats)", type="log")
+    figure.update_xaxes(log_ticks(value for end in ("", "_low", "_high") for value in numbers(rows, "kl" + end)))
     figure.update_yaxes(title_text="effect: accuracy gained on the task (points)")
     title = "Effect against cost: dose curves of vectors, and random directions"
     return dress(figure, run.meta, title, n=count(rows), height=520, legend=True)
@@ -56,7 +57,8 @@ def _curve(rows: pd.DataFrame, name: str, colour: str) -> go.Scatter:
         line={"color": colour, "width": 2},
         marker={"size": 8},
         text=[f"{dose:g}\u00d7" for dose in numbers(rows, "dose")],
-        textposition="top left",
+        # the last one to the other side: large doses of a broken set lie close together
+        textposition=["top left"] * (len(kl) - 1) + ["top right"],
         textfont={"size": 11, "color": colour},
         error_y=_whiskers(gain, low, high, colour),
         error_x=_whiskers(kl, kl_low, kl_high, colour),

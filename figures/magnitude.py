@@ -12,7 +12,7 @@ from plotly.subplots import make_subplots
 
 from figures.curve import translucent
 from figures.record import Record, count, drop, keep, numbers, part
-from figures.style import BASE, CONTRAST, INK, STEERED, dress
+from figures.style import BASE, CONTRAST, INK, STEERED, dress, log_ticks
 from figures.sweeps import NOT_RANDOM, beside_panels, named_axis, reference_panel
 
 
@@ -42,8 +42,8 @@ def build(run: Record) -> go.Figure:
         _mark(figure, float(factors.index(chosen[0])), "best on other problems", 1)
     figure.update_yaxes(title_text="accuracy (%)", rangemode="tozero", row=1, col=1)
     figure.update_yaxes(title_text="KL to the base (nats a token)", type="log", row=1, col=3)
-    ticks = [step * 10.0**power for power in range(-4, 3) for step in (1, 2, 5)]
-    figure.update_yaxes(tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks], row=1, col=3)
+    ends = [value for end in ("", "_low", "_high") for value in numbers(kl, "kl" + end)]
+    figure.update_yaxes(log_ticks(ends), row=1, col=3)
     sampling = "greedy" if most == 0 else f"T = {most:g}"
     title = f"Accuracy and KL by the scale of the vector, {sampling} (dashed: base)"
     return dress(figure, run.meta, title, n=count(keep(rows, "vector", "trained")), height=500, gap=18, legend=True)
@@ -55,7 +55,7 @@ def build_beside(run: Record) -> go.Figure:
     rows = keep(summary, "temperature", max(numbers(part(run, "chosen"), "temperature")))
     factors = sorted({float(factor) for factor in keep(rows, "vector", "trained")["factor"]})
     figure = beside_panels(rows, "factor", "factor", factors)
-    return dress(figure, run.meta, "Beside the accuracy, by factor (dashed: base)", height=400, legend=True)
+    return dress(figure, run.meta, "Beside the accuracy, by factor (dashed: base)", height=410, gap=20, legend=True)
 
 
 def _curves(

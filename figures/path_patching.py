@@ -25,7 +25,7 @@ from figures.bars import Bar, draw_bars, row_traces
 from figures.controls import control_label, estimate_row
 from figures.heatmap import draw_heatmap
 from figures.record import Record, count, drop, first, keep, numbers, part
-from figures.style import BASE, CONTRAST, STEERED, Reference, dress, plain
+from figures.style import BASE, CONTRAST, STEERED, Reference, dress, plain, written
 
 PATCHES = {
     "steered": "all paths",
@@ -91,7 +91,7 @@ def build_interactions(run: Record) -> go.Figure:
     names = [path for path in _PATHS if path != "attention"]
     values = dict(zip((str(path) for path in rows["path"]), numbers(rows, "share"), strict=True))
     table = [[values.get(f"{a} \u00d7 {b}", math.nan) for b in names] for a in names]
-    texts = [[f"{value:.2f}" if value == value else "" for value in row] for row in table]
+    texts = [[written(value, "z.2f") if value == value else "" for value in row] for row in table]
     labels = [_PATHS[name] for name in names]
     unit = f"share of {_unit(rows)}"
     figure = draw_heatmap(
@@ -202,7 +202,7 @@ def _cell(trained: pd.DataFrame, drawn: pd.DataFrame) -> tuple[float, float, boo
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f}".replace("-", "\u2212") if value == value else ""
+    return written(100 * value, "z.1f") if value == value else ""
 
 
 def _on_one_text(rows: pd.DataFrame) -> pd.DataFrame:

@@ -31,11 +31,11 @@ _METRICS = {
 }
 _STATISTICS = {"rank_correlation": "rank correlation", "slope": "slope", "explained": "explained variance"}
 _READINGS = {
-    "cosine": "largest |cosine| with a decoder direction",
-    "response": "largest rise of a feature's activation",
+    "cosine": "largest |cosine|<br>with a decoder direction",
+    "response": "largest rise<br>of a feature's activation",
 }
 _SMALL = 12.5
-_NODES = {"features": "features", "error": "error", "bias": "bias", "whole": "whole change"}
+_NODES = {"features": "features", "error": "error", "bias": "bias", "whole": "whole<br>change"}
 
 
 def quality_note(run: Record) -> str:
@@ -153,14 +153,8 @@ def _node_bars(rows: pd.DataFrame, label: str, colour: str, legend: bool) -> go.
 def build_vector(run: Record) -> go.Figure:
     """Draw, over layers, how near the vectors are to a decoder direction and how much they excite one feature."""
     rows = part(run, "vector")
-    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.1)
-    for column, (name, title) in enumerate(
-        (
-            ("cosine", "largest |cosine| with a decoder direction"),
-            ("response", "largest rise of a feature's activation"),
-        ),
-        1,
-    ):
+    figure = make_subplots(rows=1, cols=2, horizontal_spacing=0.12)
+    for column, (name, title) in enumerate(_READINGS.items(), start=1):
         own, random = keep(rows, "vector", "trained"), drop(rows, "vector", "trained")
         layers = sorted(set(numbers(own, "layer")))
         ranges = [numbers(keep(random, "layer", layer), name) for layer in layers]

@@ -148,7 +148,7 @@ def build_examples(run: Record) -> go.Figure:
     labels = [label for label, _, _ in lines]
     figure.update_yaxes(tickvals=list(range(len(lines))), ticktext=labels, autorange="reversed", showgrid=False)
     figure.update_xaxes(title_text="tokens before the answer, around the largest activation", showticklabels=False)
-    figure.update_xaxes(showgrid=False, ticks="")
+    figure.update_xaxes(showgrid=False, ticks="", range=[-0.5, _WINDOW])
     title = f"Where do the reported features fire most?{quality_note(run)}"
     return dress(figure, run.meta, title, n=len(set(rows["example"])), height=200 + 30 * len(lines))
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -22,7 +21,7 @@ from figures.bars import Row, row_traces
 from figures.controls import control_label
 from figures.curve import translucent
 from figures.record import Record, count, drop, keep, numbers, part
-from figures.style import BASE, CONTRAST, STEERED, dress, plain
+from figures.style import BASE, CONTRAST, STEERED, dress, log_ticks, plain
 from interp.summaries import wilson
 
 _SYMBOLS = ("circle-open", "diamond-open", "square-open", "triangle-up-open", "x-thin-open", "cross-open")
@@ -35,7 +34,7 @@ def build(run: Record) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, column_widths=[0.56, 0.44], horizontal_spacing=0.14)
     for trace in [*_clouds(drop(rows, "vector", "trained")), _curve(trained), _equal(rows)]:
         figure.add_trace(trace, row=1, col=1)
-    x, y = _ticks(rows, "kl_task"), _ticks(rows, "kl_neutral")
+    x, y = (log_ticks(_ends_of(rows, name)) for name in ("kl_task", "kl_neutral"))
     figure.update_xaxes(title_text="KL on the task's text (nats per token)", type="log", row=1, col=1, **x)
     figure.update_yaxes(title_text="KL on neutral text (nats per token)", type="log", row=1, col=1, **y)
     drawn = _selectivity(rows, trained)
@@ -50,12 +49,8 @@ def build(run: Record) -> go.Figure:
     return dress(figure, run.meta, title, n=count(trained), unit="neutral texts", height=520, legend=True)
 
 
-def _ticks(rows: pd.DataFrame, name: str) -> dict[str, Any]:
-    """1, 2 and 5 of each decade that the axis covers, written out."""
-    seen = [value for end in ("", "_low", "_high") for value in numbers(rows, name + end) if value > 0]
-    decades = range(math.floor(math.log10(min(seen))), math.ceil(math.log10(max(seen))) + 1)
-    values = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
-    return {"tickvals": values, "ticktext": [f"{value:.12g}" for value in values]}
+def _ends_of(rows: pd.DataFrame, name: str) -> list[float]:
+    return [value for end in ("", "_low", "_high") for value in numbers(rows, name + end)]
 
 
 def _clouds(controls: pd.DataFrame) -> list[go.Scatter]:
@@ -141,7 +136,7 @@ def build_answers(run: Record) -> go.Figure:
     figure.update_yaxes(title_text="problems fixed (up) and broken (down), %", row=1, col=1)
     title = "longest run that an off-task answer repeats,<br>change (% of its tokens)"
     figure.update_yaxes(title_text=title, row=1, col=2)
-    figure.update_layout(barmode="relative")
+    figure.update_layout(barmode="overlay")
     for place, p, fixed in zip(range(len(doses)), numbers(trained, "p"), numbers(trained, "fixed"), strict=True):
         high = 100 * wilson(int(fixed), max(1, count(trained) or 1)).high
         text = {"text": f"p = {p:.2g}", "yanchor": "bottom", "yshift": 4, "showarrow": False, "name": "p"}

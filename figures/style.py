@@ -5,7 +5,8 @@ The template is passed to each figure; no global default is ever set, so importi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -89,6 +90,19 @@ def template(theme: Literal["light", "dark"] = "light") -> go.layout.Template:
 def plain(text: object) -> str:
     """Escape a text for Plotly, which reads a small set of HTML tags and entities in every label."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def written(value: float, spec: str = "zg") -> str:
+    """Format a number with a true minus sign; "z" in the specification leaves no negative zero."""
+    return format(value, spec).replace("-", "\u2212")
+
+
+def log_ticks(values: Iterable[float]) -> dict[str, Any]:
+    """Return ticks of a logarithmic axis: 1, 2 and 5 of each decade that positive values cover, written out."""
+    seen = [value for value in values if value > 0]
+    decades = range(math.floor(math.log10(min(seen))), math.ceil(math.log10(max(seen))) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    return {"tickvals": ticks, "ticktext": [f"{tick:.12g}" for tick in ticks]}
 
 
 def subtitle(meta: Mapping[str, Any], *, n: int | None = None, unit: str = "problems") -> str:

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from figures.bars import Row, row_traces
 from figures.curve import translucent
 from figures.record import drop, keep, numbers
-from figures.style import BASE, CONTRAST, STEERED, plain
+from figures.style import BASE, CONTRAST, STEERED, plain, written
 
 BESIDE: tuple[tuple[str, str, float], ...] = (
     ("boxed", "answers in a box (%)", 100.0),
@@ -20,7 +20,7 @@ BESIDE: tuple[tuple[str, str, float], ...] = (
     ("length", "length (tokens)", 1.0),
     ("entropy", "entropy (nats a token)", 1.0),
 )
-"""Columns that stand beside every accuracy: name, axis title with unit, factor."""
+"""Columns that stand beside every accuracy: name, panel title with unit, factor."""
 REFERENCES = {
     "base": "base",
     "matched-entropy": "base, same entropy",
@@ -44,14 +44,16 @@ def beside_panels(rows: pd.DataFrame, x: str, x_title: str, positions: Sequence[
         x_title: its axis title.
         positions: its values, left to right; they are spaced evenly.
     """
-    figure = make_subplots(rows=1, cols=len(BESIDE), horizontal_spacing=0.055)
-    for column, (name, title, factor) in enumerate(BESIDE, start=1):
+    titles = [title for _, title, _ in BESIDE]
+    figure = make_subplots(rows=1, cols=len(BESIDE), subplot_titles=titles, horizontal_spacing=0.045)
+    figure.update_annotations(font_size=12)
+    for column, (name, _, factor) in enumerate(BESIDE, start=1):
         for trace in points(rows, x, name, factor, positions, legend=column == 1):
             figure.add_trace(trace, row=1, col=column)
         base = numbers(keep(rows, "vector", "base"), name)
         if base and base[0] == base[0]:
             figure.add_hline(y=factor * base[0], row=1, col=column)  # pyright: ignore[reportArgumentType]
-        figure.update_yaxes(title_text=title, rangemode="tozero", row=1, col=column)
+        figure.update_yaxes(rangemode="tozero", row=1, col=column)
         figure.update_xaxes(title_text=x_title, row=1, col=column)
         named_axis(figure, positions, column)
     return figure
@@ -80,32 +82,41 @@ def points(
 def control_marks(
     drawn: pd.DataFrame, x: str, name: str, factor: float, positions: Sequence[object], *, legend: bool
 ) -> list[go.Scatter]:
-    """Return one trace a kind of control: grey marks for random draws, blue crosses for -s and permuted coordinates.
+    """Return the marks of each kind of control: grey for random draws, blue for -s and permuted coordinates.
 
-    An open mark is a mean over draws of which each problem met one.
+    A ring is a mean over draws of which each problem met one.
     """
     found: list[go.Scatter] = []
     for kind in dict.fromkeys(str(kind) for kind in drawn["vector"]):
         own = keep(drawn, "vector", kind)
         random = kind.startswith("random")
         colour, symbol = (BASE, "circle") if random else (CONTRAST, "x-thin" if kind == "negated" else "diamond-open")
-        found.append(
-            go.Scatter(
-                x=[at + 0.12 for at in _places(own, x, positions)],
-                y=[factor * value for value in numbers(own, name)],
-                mode="markers",
-                name=plain(kind.replace("-", " ", 1)),
-                legendgroup=kind,
-                showlegend=legend,
-                marker={
-                    "color": translucent(colour, 0.55),
-                    "size": 6,
-                    "symbol": ["circle-open" if draw < 0 else symbol for draw in numbers(own, "draw")],
-                    "line": {"color": colour, "width": 0 if random else 1.6},
-                },
-                hovertemplate="%{y:.4g}<extra>" + plain(kind) + "</extra>",
+        own = own.assign(mixed=[draw < 0 for draw in numbers(own, "draw")])
+        several = len(set(own["draw"])) > 1
+        for rows, mark, told in (
+            (keep(own, "mixed", False), symbol, ", one mark a draw" if several else ""),
+            (keep(own, "mixed", True), "circle-open", ", one a problem"),
+        ):
+            if not len(rows):
+                continue
+            found.append(
+                go.Scatter(
+                    x=[at + 0.12 for at in _places(rows, x, positions)],
+                    y=[factor * value for value in numbers(rows, name)],
+                    mode="markers",
+                    name=plain(kind.replace("-", " ", 1) + told),
+                    legendgroup=kind + told,
+                    showlegend=legend,
+                    cliponaxis=False,
+                    marker={
+                        "color": translucent(colour, 0.55),
+                        "size": 6,
+                        "symbol": mark,
+                        "line": {"color": colour, "width": 0 if random and mark == symbol else 1.6},
+                    },
+                    hovertemplate="%{y:.4g}<extra>" + plain(kind + told) + "</extra>",
+                )
             )
-        )
     return found
 
 
@@ -113,7 +124,7 @@ def named_axis(figure: go.Figure, positions: Sequence[object], column: int) -> N
     """Write the values of an evenly spaced coordinate below its axis."""
     figure.update_xaxes(
         tickvals=list(range(len(positions))),
-        ticktext=[f"{value:g}" if isinstance(value, int | float) else plain(value) for value in positions],
+        ticktext=[written(value) if isinstance(value, int | float) else plain(value) for value in positions],
         range=[-0.5, len(positions) - 0.5],
         row=1,
         col=column,

@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 from figures.bars import Row, row_traces
 from figures.controls import control_label
 from figures.record import Record, count, drop, keep, numbers, part
-from figures.style import dress, plain
+from figures.style import dress, plain, written
 
 _NAMES = {"task-prompt": "its own prompt", "other-system-line": "other system line", "no-example": "no worked example"}
 _DASH = "\u2013"
@@ -63,9 +63,9 @@ def build_table(run: Record) -> go.Figure:
         _interval(kept, "share", 0),
         _percent(kept, "boxed"),
     ]
-    heads = ["recipient", "vectors of", "accuracy (%)", "gain (points) [95 %]", "share of own gain (%)", "boxed (%)"]
+    heads = ["recipient", "vectors of", "accuracy (%)", "gain, points [95 %]", "share of own gain (%)", "boxed (%)"]
     table = go.Table(
-        columnwidth=[1.3, 1.7, 0.8, 1.3, 1.2, 0.7],
+        columnwidth=[1.2, 1.4, 0.9, 1.6, 1.3, 0.7],
         header={
             "values": [f"<b>{head}</b>" for head in heads],
             "align": "left",
@@ -118,6 +118,6 @@ def _interval(rows: pd.DataFrame, name: str, digits: int) -> list[str]:
     bases = [vector == "base" for vector in rows["vector"]]
     return [
         _DASH if base or not math.isfinite(value) else
-        f"{100 * value:.{digits}f} [{100 * low:.{digits}f}, {100 * high:.{digits}f}]".replace("-", "\u2212")
+        "{} [{}, {}]".format(*(written(100 * end, f"z.{digits}f") for end in (value, low, high)))
         for base, (value, low, high) in zip(bases, ends, strict=True)
     ]  # fmt: skip

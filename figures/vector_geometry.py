@@ -26,6 +26,7 @@ from figures.record import Record, first, keep, numbers, part
 from figures.style import CONTRAST, STEERED, dress, plain
 
 _COLOURS = (STEERED, CONTRAST, "#009E73", "#CC79A7", "#0072B2", "#b35806")
+_ISOTROPIC = "#5b6066"
 _RELATION = {
     "seed": "another seed",
     "apart-together": "trained apart / together",
@@ -67,7 +68,7 @@ def build_sets(run: Record) -> go.Figure:
             numbers(widest, "covariance_low"),
             numbers(widest, "covariance_high"),
         ),
-        Band("isotropic random directions, 95 %", layers, [-value for value in high], high),
+        Band("isotropic random directions, 95 %", layers, [-value for value in high], high, _ISOTROPIC),
     ]
     lines = [_line(keep(rows, "set", name).sort_values("layer"), name, index) for index, name in enumerate(names)]
     figure = go.Figure(traces(lines, bands))
@@ -81,7 +82,7 @@ def build_sets(run: Record) -> go.Figure:
 def _line(rows: pd.DataFrame, name: str, index: int) -> Line:
     relation = str(first(rows, "relation"))
     label = _RELATION.get(relation, "another set")
-    label = label if relation == name else f"{label} ({name})"
+    label = label if relation == name else f"{label} ({name.rpartition('/')[2]})"
     return Line(label, numbers(rows, "layer"), numbers(rows, "cosine"), colour=_COLOURS[index % len(_COLOURS)])
 
 

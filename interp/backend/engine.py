@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn.functional import linear
 from transformer_lens import HookedTransformer
 
 from interp.backend.attention import pattern, rotate
 from interp.backend.cache import Cache, Slot
 from interp.backend.passes import Pass, Tap, untouched
+from interp.backend.products import linear
 from interp.backend.routes import Routes, routes_of
 from interp.backend.weights import Block, device_of
 from interp.paths import CLEAN, STEERED, BlockPaths, World
@@ -232,7 +232,7 @@ class Engine:
         if w.gate is None:
             post = w.module.mlp.act_fn(linear(x, w.up.T, w.b_in))
         else:
-            post = torch.addcmul(w.b_in, w.module.mlp.act_fn(x @ w.gate), x @ w.up)
+            post = torch.addcmul(w.b_in, w.module.mlp.act_fn(linear(x, w.gate.T)), linear(x, w.up.T))
         return linear(shared.visit(layer, "mlp_post", post), w.down.T, w.b_out)
 
     def rotations(self, tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:

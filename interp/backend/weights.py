@@ -11,11 +11,13 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 
+from interp.backend.products import linear, prefers_onednn
+
 Hooked = HookedTransformer | TransformerBridge
 """What a Model can be made of: the class that goes in TransformerLens 4, and the one that stays."""
 
 UNEMBEDDED = 1024
-"""Columns of the unembedding that are multiplied at a time on a CPU: all at once take half as long again."""
+"""Columns of the unembedding that MKL multiplies at a time on a CPU: all at once take half as long again."""
 SUPPORTED_NORMS = {"RMS", "RMSPre", "LN", "LNPre"}
 
 
@@ -105,11 +107,13 @@ def device_of(hooked: Hooked) -> torch.device:
 
 
 def unembed(hooked: Hooked, normed: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-    """Logits before a soft cap; on a CPU without gradient a few columns at a time."""
+    """Logits before a soft cap; by MKL on a CPU without gradient a few columns at a time."""
     module: Any = hooked.unembed
     plain = isinstance(hooked, HookedTransformer) and not _hooked(module)
     if not plain or normed.device.type != "cpu" or torch.is_grad_enabled():
         return module(normed)
+    if prefers_onednn():
+        return linear(normed, module.W_U.T, module.b_U)
     rows, weight, bias = normed.flatten(0, -2), module.W_U, module.b_U
     logits = rows.new_empty(len(rows), weight.shape[1])
     for start in range(0, weight.shape[1], UNEMBEDDED):

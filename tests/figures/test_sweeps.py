@@ -95,7 +95,7 @@ def test_the_trained_scale_and_the_chosen_one_are_marked() -> None:
     assert notes["trained"] == 1.0 and notes["best on other problems"] == 2.0
     assert list(figure.data[-1].y) == [0.25] * 3 and figure.layout.yaxis3.type == "log"
     beside: Any = magnitude.build_beside(scales())
-    assert list(beside.layout.xaxis.ticktext) == ["-1", "1", "4"]
+    assert list(beside.layout.xaxis.ticktext) == ["\u22121", "1", "4"]
 
 
 def test_each_place_has_a_bar_and_a_missing_one_says_so() -> None:
@@ -144,7 +144,7 @@ def test_interactions_fill_the_upper_triangle_with_intervals_under_the_pointer()
     figure: Any = composition.build(pairs())
     heatmap = figure.data[0]
     assert [value for row in heatmap.z for value in row if value == value] == [25.0, -12.5, 0.0]
-    assert heatmap.text[0][0] == "+25.0 *" and heatmap.text[0][1] == "-12.5"
+    assert heatmap.text[0][0] == "+25.0 *" and heatmap.text[0][1] == "\u221212.5"
     assert "[+0.0, +37.5]" in heatmap.customdata[0][0]
     assert figure.layout.coloraxis.cmid == 0 and figure.layout.coloraxis.cmax == 25.0
     assert list(figure.layout.yaxis.ticktext) == ["4", "12"] and list(figure.layout.xaxis.ticktext) == ["12", "28"]
