@@ -1,7 +1,7 @@
 """Products with weights, by the faster of the two libraries that PyTorch brings for float32 on a CPU.
 
-PyTorch calls MKL, which runs below its speed on processors that are not Intel's. There oneDNN takes 0.9 to 0.5 of the
-time for the same weights, as they lie in memory: the fewer rows, the less (docs/performance.md).
+PyTorch calls MKL, which runs below its speed on processors that are not Intel's. There oneDNN takes 0.5 to 0.8 of the
+time for few rows, such as those of a decoding step, with the weights as they lie in memory (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+ROWS = 128
+"""Rows up to which oneDNN is asked: with more it gains a tenth at most, and it builds and keeps a kernel for each number
+of rows, so that a sweep, which has many, would lose."""
+
 
 def linear(
     x: Float[Tensor, "*n width"], weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "*n out"]:
     """`x @ weight.T + bias`; with a gradient, or off such a CPU, it is `torch.nn.functional.linear`."""
-    if not torch.is_grad_enabled() and x.numel() and _in_float32(x, weight, bias) and prefers_onednn():
+    if not torch.is_grad_enabled() and 0 < x.numel() <= ROWS * x.shape[-1] and _in_float32(x, weight, bias) and prefers_onednn():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return functional.linear(x, weight, bias)
 

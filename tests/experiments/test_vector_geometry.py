@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from experiments import VectorGeometry
+from experiments.controls import other_seeds
 from experiments.geometry_frames import Nulls, against, between, isotropic, judge, null_means, ranks, stable_rank, unit
 from experiments.texts import texts
 from interp.context import Context
@@ -20,6 +21,7 @@ from interp.model import Model
 from interp.store import Store
 from tests.experiments import toys
 from vectors import SteeringVectors
+from vectors.card import Card
 
 WIDTH, BLOCKS = 32, 8
 
@@ -131,6 +133,18 @@ def test_other_sets_enter_the_key_and_unknown_seeds_are_refused(model: Model, tm
     assert len(rows) == 3 and float(rows["cosine"].min()) > 0.99 and set(rows["digest"]) == {other.digest}
     with pytest.raises(UserError, match="no such vectors for this model"):
         VectorGeometry(seeds=("nothing",)).inputs(ctx)
+
+
+def test_other_seeds_are_found_by_the_name_of_the_set(model: Model, tmp_path: Path) -> None:
+    def found(name: str) -> tuple[str, ...]:
+        card = Card(name=name, d_model=model.d_model)
+        vectors = SteeringVectors(torch.ones(1, model.d_model), (0,), card)
+        return other_seeds(Context(model=model, task=toys.task(), vectors=vectors, n=4, store=Store(tmp_path)))
+
+    stem = "smollm2-135m-instruct/all-layer"
+    assert f"{stem}@1" in found(f"{stem}@0") and f"{stem}@0" not in found(f"{stem}@0")
+    assert f"{stem}@0" in found(f"{stem}@1") and {name.partition("@")[0] for name in found(f"{stem}@1")} == {stem}
+    assert found("mine") == found("") == ()
 
 
 def test_baselines_are_those_of_the_models_own_completions(model: Model, runs: Path) -> None:

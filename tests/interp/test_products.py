@@ -67,13 +67,16 @@ def test_rows_do_not_depend_on_the_rows_beside_them_beyond_rounding(onednn: None
             torch.testing.assert_close(linear(rows[:size], WEIGHT), whole[:size], atol=1e-6, rtol=1e-6)
 
 
-def test_a_gradient_another_dtype_and_a_switch_go_to_pytorch(onednn: None, asked: list[str]) -> None:
+def test_a_gradient_another_dtype_and_many_rows_go_to_pytorch(onednn: None, asked: list[str]) -> None:
     x, weight = X[..., :16], WEIGHT.clone().requires_grad_()
     linear(x, weight).sum().backward()
     torch.testing.assert_close(weight.grad, x.flatten(0, 1).sum(0).expand_as(weight))
     with torch.no_grad():
         assert linear(x.double(), WEIGHT.double()).dtype == torch.float64
-    assert len(asked) == 2
+        assert len(asked) == 2
+        for rows, count in ((products.ROWS, 2), (products.ROWS + 1, 3)):
+            linear(torch.ones(rows, 16), WEIGHT)
+            assert len(asked) == count
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
