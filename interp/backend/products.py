@@ -16,21 +16,21 @@ from torch import Tensor
 from torch.nn import functional
 
 ROWS = 128
-"""Rows up to which oneDNN is asked: with more it gains a tenth at most, and it builds and keeps a kernel for each number
-of rows, so that a sweep, which has many, would lose."""
+"""Rows up to which oneDNN is asked: with more it gains a tenth at most, and it builds and keeps a kernel for each
+number of rows, so that a sweep, which has many, would lose."""
 
 
 def linear(
     x: Float[Tensor, "*n width"], weight: Float[Tensor, "out width"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "*n out"]:
     """`x @ weight.T + bias`; with a gradient, or off such a CPU, it is `torch.nn.functional.linear`."""
-    if not torch.is_grad_enabled() and 0 < x.numel() <= ROWS * x.shape[-1] and _in_float32(x, weight, bias) and prefers_onednn():
+    if prefers_onednn(x) and _in_float32(x, weight, bias):
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return functional.linear(x, weight, bias)
 
 
 def _in_float32(*tensors: Tensor | None) -> bool:
-    # oneDNN's operator knows no gradient, no other device, and no subclass of Tensor
+    # oneDNN's operator knows no other device, and no subclass of Tensor
     return all(
         one is None or (one.device.type == "cpu" and one.dtype == torch.float32 and type(one) in _PLAIN)
         for one in tensors
@@ -40,9 +40,13 @@ def _in_float32(*tensors: Tensor | None) -> bool:
 _PLAIN = (Tensor, torch.nn.Parameter)
 
 
-def prefers_onednn() -> bool:
-    """Whether this machine multiplies faster with oneDNN; `torch.backends.mkldnn.flags(enabled=False)` forbids it."""
-    return torch.backends.mkldnn.enabled and _outpaces_mkl()
+def prefers_onednn(x: Float[Tensor, "*n width"]) -> bool:
+    """Whether this machine multiplies so many rows faster with oneDNN; a gradient, which it does not know, rules it out.
+
+    `torch.backends.mkldnn.flags(enabled=False)` forbids it.
+    """
+    few = 0 < x.numel() <= ROWS * x.shape[-1]
+    return few and not torch.is_grad_enabled() and torch.backends.mkldnn.enabled and _outpaces_mkl()
 
 
 @cache

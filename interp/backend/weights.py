@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
 
-from interp.backend.products import ROWS, linear, prefers_onednn
+from interp.backend.products import linear, prefers_onednn
 
 Hooked = HookedTransformer | TransformerBridge
 """What a Model can be made of: the class that goes in TransformerLens 4, and the one that stays."""
@@ -112,7 +112,7 @@ def unembed(hooked: Hooked, normed: Float[Tensor, "*n d_model"]) -> Float[Tensor
     plain = isinstance(hooked, HookedTransformer) and not _hooked(module)
     if not plain or normed.device.type != "cpu" or torch.is_grad_enabled():
         return module(normed)
-    if prefers_onednn() and normed.numel() <= ROWS * normed.shape[-1]:
+    if prefers_onednn(normed):
         return linear(normed, module.W_U.T, module.b_U)
     rows, weight, bias = normed.flatten(0, -2), module.W_U, module.b_U
     logits = rows.new_empty(len(rows), weight.shape[1])
