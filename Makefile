@@ -61,7 +61,7 @@ test-slow: $(STAMP)  ## every experiment at smoke scale, notebooks, the wheel, t
 test-faults: $(STAMP)  ## kills, full disks, hostile files and pages; at most ten minutes on two cores
 	$(PYTEST) --dist worksteal -m faults tests/faults
 
-bench: $(BENCH)/.installed  ## speed beside other libraries (20 to 30 minutes of a quiet machine), into docs/performance.md
+bench: $(BENCH)/.installed  ## speed beside other libraries (22 to 40 minutes of a quiet machine), into docs/performance.md
 	$(BENCH)/bin/python -m benchmarks --write
 
 # A virtual environment of its own: repeng wants a NumPy that is older than everyone else's.

@@ -17,7 +17,7 @@ _FILE_SUFFIXES = {
 }  # fmt: skip
 
 
-RESERVED = ("bake", "load", "convert", "catalogue", "check-fit")
+RESERVED = ("bake", "intervention", "load", "convert", "catalogue", "check-fit")
 """Names in the group `interp.vectors` that are functions of the vectors package and no vectors."""
 
 HUB = "hf://"
@@ -95,7 +95,7 @@ def as_vectors(
         if not isinstance(made, str | Path):
             return made
         given = made
-    return load("vectors", "load")(given, model=model, foreign=foreign)
+    return load("vectors", "intervention")(given, model=model, foreign=foreign)
 
 
 def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> Any:

@@ -23,8 +23,8 @@ class Card(BaseModel):
 
     name: str = ""
     """How reports call the set."""
-    kind: Literal["vector", "rank1"] = "vector"
-    """`vector`: a direction added at `site`; `rank1`: a rank-1 adapter of down_proj."""
+    kind: Literal["vector", "rank1", "lora"] = "vector"
+    """`vector`: a direction added at `site`; `rank1`: a rank-1 adapter of down_proj; `lora`: one of a higher rank."""
     base_model: str = UNKNOWN
     """Name of the model the set was made for; shown, never compared."""
     architecture: str = ""

@@ -1,7 +1,7 @@
 """The sets that come with the package, by alias; torch-free.
 
 Files lie under `pretrained/<model>/<set>@<seed>.safetensors`, or `pretrained/<model>/<set>/<layer>@<seed>.safetensors`
-for a set whose layers were trained apart, each with its JSON card beside it.
+for a set whose layers were trained apart, each with its JSON card beside it. A folder `<set>@<seed>` is a PEFT adapter.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from interp.errors import UserError
 PRETRAINED = Path(__file__).parent / "pretrained"
 _ALIAS = re.compile(r"(?P<model>[\w.+-]+)/(?P<set>[\w.+-]+)(?:/(?P<layer>\d+))?(?:@(?P<seed>\d+))?")
 _FILE = re.compile(r"(?P<stem>[\w.+-]+)@(?P<seed>\d+)\.safetensors")
+_ADAPTER = re.compile(r"(?P<stem>[\w.+-]+)@(?P<seed>\d+)")
+ADAPTER_CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True, order=True)
@@ -26,7 +28,7 @@ class Pretrained:
         model: alias of the model.
         set: name of the set.
         seed: training seed.
-        files: layer -> file for a set trained apart; -1 -> the one file of a set trained together.
+        files: layer -> file for a set trained apart; -1 -> the one file, or PEFT folder, of a set trained together.
     """
 
     model: str
@@ -66,6 +68,9 @@ def list_pretrained(folder: Path = PRETRAINED) -> list[Pretrained]:
             continue
         key = parts[0], parts[1] if single else match["stem"], int(match["seed"])
         files.setdefault(key, []).append((int(match["stem"]) if single else -1, path))
+    for config in folder.glob(f"*/*/{ADAPTER_CONFIG}"):
+        if match := _ADAPTER.fullmatch(config.parent.name):
+            files[config.parts[-3], match["stem"], int(match["seed"])] = [(-1, config.parent)]
     return sorted(Pretrained(*key, tuple(sorted(found))) for key, found in files.items())
 
 

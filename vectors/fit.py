@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from interp.errors import UserError
 from interp.given import as_model
 from vectors.adaptive import AdaptiveVectors
 from vectors.card import Card
-from vectors.steering import SteeringVectors
 
 Fit = Literal["same weights", "origin unknown", "foreign"]
 
 _NORM_AFTER_MLP = ("gemma2", "gemma3", "gemma-2", "gemma-3", "olmo2")
 
 
-def check_fit(vectors: SteeringVectors | AdaptiveVectors, model: Any, *, foreign: bool = False) -> Fit:
+class Carded(Protocol):
+    """Vectors or adapters with a card."""
+
+    @property
+    def card(self) -> Card: ...  # noqa: D102
+    @property
+    def d_model(self) -> int: ...  # noqa: D102
+    @property
+    def layers(self) -> tuple[int, ...]: ...  # noqa: D102
+
+
+def check_fit(vectors: Carded, model: Any, *, foreign: bool = False) -> Fit:
     """Compare architecture, depth, width and, where both have one, the fingerprint; never names.
 
     Args:
@@ -52,7 +62,7 @@ def check_fit(vectors: SteeringVectors | AdaptiveVectors, model: Any, *, foreign
     )
 
 
-def _check_shape(vectors: SteeringVectors | AdaptiveVectors, model: Any) -> None:
+def _check_shape(vectors: Carded, model: Any) -> None:
     n_layers, d_model = int(model.n_layers), int(model.d_model)
     if vectors.d_model != d_model:
         raise UserError(f"the model has d_model {d_model}", given=f"vectors of width {vectors.d_model}")

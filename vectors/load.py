@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -15,8 +15,13 @@ from vectors.fit import check_fit
 from vectors.formats import find as find_format
 from vectors.formats import formats, read
 from vectors.formats.base import Options, Vectors
+from vectors.formats.peft_lora import CONFIG, matches
 from vectors.hub import pull
 from vectors.steering import SteeringVectors
+from vectors.untrusted import read_object
+
+if TYPE_CHECKING:
+    from vectors.low_rank import LowRankAdapters
 
 
 def load_vectors(
@@ -53,6 +58,35 @@ def load_vectors(
     return vectors
 
 
+def load_intervention(source: str | Path, *, model: Any = None, foreign: bool = False) -> Vectors | LowRankAdapters:
+    """What `--vectors` names: all that `load_vectors` loads, and LoRA of any rank on down_proj from a PEFT folder.
+
+    Args:
+        source: as for `load_vectors`.
+        model: what it must fit, where given.
+        foreign: allow vectors of other weights of the same shape.
+
+    Raises:
+        UserError: as `load_vectors`.
+    """
+    folder = _adapter_folder(source)
+    if folder is None or read_object(folder / CONFIG, "adapter config").get("r", 1) == 1:
+        return load_vectors(source, model=model, foreign=foreign)
+    from vectors.low_rank import LowRankAdapters
+
+    adapters = LowRankAdapters.read(folder)
+    if model is not None:
+        check_fit(adapters, model, foreign=foreign)
+    return adapters
+
+
+def _adapter_folder(source: str | Path) -> Path | None:
+    """The PEFT folder that an alias or a path stands for."""
+    known = isinstance(source, str) and _is_alias(source)
+    path = dict(find(str(source), PRETRAINED).found.files).get(-1) if known else Path(source).expanduser()
+    return path if path is not None and matches(path) else None
+
+
 def convert(
     source: str | Path,
     target: str | Path,
@@ -82,14 +116,17 @@ def _load(source: str | Path, options: Options) -> Vectors:
         return read(source, options)
     if source.startswith(HUB):
         return read(pull(source), options)
-    known = {(one.model, one.set) for one in list_pretrained(PRETRAINED)}
-    parts = source.split("@")[0].split("/")
-    if len(parts) >= 2 and (parts[0], parts[1]) in known:
+    if _is_alias(source):
         return load_choice(find(source, PRETRAINED))
     path = Path(source).expanduser()
     if path.exists() or source.startswith((".", "/", "~")) or path.suffix in (".safetensors", ".npy", ".gguf"):
         return read(path, options)
     return load_choice(find(source, PRETRAINED))
+
+
+def _is_alias(source: str) -> bool:
+    parts = source.split("@")[0].split("/")
+    return len(parts) >= 2 and (parts[0], parts[1]) in {(one.model, one.set) for one in list_pretrained(PRETRAINED)}
 
 
 def load_choice(choice: Choice) -> Vectors:

@@ -66,6 +66,11 @@ class LowRankAdapters:
         return digest("LowRankAdapters", self.layers, self.a, self.b)
 
     @property
+    def name(self) -> str:
+        """The card's name, or the digest where it has none."""
+        return self.card.name or self.digest
+
+    @property
     def d_model(self) -> int:
         """Width of the residual stream."""
         return self.b.shape[2]
@@ -74,6 +79,9 @@ class LowRankAdapters:
     def rank(self) -> int:
         """Directions a layer."""
         return self.a.shape[1]
+
+    def __repr__(self) -> str:
+        return f"LowRankAdapters({self.name!r}, rank {self.rank}, {len(self.layers)} layers, {self.digest})"
 
     def edits(self, positions: Positions = EVERYWHERE) -> tuple[LowRank, ...]:
         """One edit for each layer; by default at all positions."""

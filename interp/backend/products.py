@@ -41,7 +41,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def prefers_onednn(x: Float[Tensor, "*n width"]) -> bool:
-    """Whether this machine multiplies so many rows faster with oneDNN; a gradient, which it does not know, rules it out.
+    """Whether oneDNN multiplies so many rows faster on this machine; it knows no gradient.
 
     `torch.backends.mkldnn.flags(enabled=False)` forbids it.
     """

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +17,7 @@ from interp.errors import UserError
 from interp.model import Model
 from interp.sites import Site
 from tests.vectors.test_train import task, toy_model
-from vectors import Card, LowRankAdapters, SteeringVectors, load_vectors
+from vectors import Card, LowRankAdapters, SteeringVectors, list_pretrained, load, load_vectors
 from vectors.train.evaluate import evaluate
 from vectors.train.record import Fixed, TrainingRecord, base_record, divergence, mean_changes, read_records, record_of
 from vectors.train.result import install, shipped
@@ -68,6 +70,26 @@ def test_an_adaptive_vector_is_rank_1_and_says_where_to_go(lora: tuple[Trained, 
     with pytest.raises(UserError, match="LoRA of rank 4 is no adaptive vector"):
         load_vectors(lora[1] / "lora-r4@0")
     assert set(shipped(lora[1], fresh())) == {"lora-r4@0"}
+
+
+def test_what_takes_vectors_by_name_takes_lora_of_any_rank(
+    lora: tuple[Trained, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = fresh(), tmp_path / "toy"
+    shutil.copytree(lora[1] / "lora-r4@0", folder / "lora-r4@0")
+    SteeringVectors(torch.ones(1, 8), (0,), Card(d_model=8)).save(folder / "all-layer@0.safetensors")
+    monkeypatch.setattr(load, "PRETRAINED", tmp_path)
+    assert [one.alias for one in list_pretrained(tmp_path)] == ["toy/all-layer@0", "toy/lora-r4@0"]
+    kept = LowRankAdapters.read(folder / "lora-r4@0")
+    for given in ("toy/lora-r4", "toy/lora-r4@0", str(folder / "lora-r4@0")):
+        found = load.load_intervention(given, model=model)
+        assert isinstance(found, LowRankAdapters) and found.digest == kept.digest and found.rank == 4
+    assert repr(kept).startswith(f"LowRankAdapters({kept.name!r}, rank 4") and kept.card.kind == "lora"
+    assert isinstance(load.load_intervention("toy/all-layer"), SteeringVectors)
+    with pytest.raises(UserError, match="no such seed"):
+        load.load_intervention("toy/lora-r4@3")
+    with pytest.raises(UserError, match="d_model"):
+        load.load_intervention("toy/lora-r4", model=SimpleNamespace(n_layers=9, d_model=7))
 
 
 def test_vectors_trained_apart_are_no_set_that_acts_at_once(tmp_path: Path) -> None:

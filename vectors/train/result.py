@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import JsonValue
@@ -129,7 +129,7 @@ def _card(trained: Trained, name: str, trials: Sequence[RunRecord]) -> Card:
     }
     return Card(
         name=name,
-        kind="rank1" if adapter else "vector",
+        kind=_kind(settings),
         base_model=model.name,
         architecture=model.architecture,
         fingerprint=str(meta["model"]["fingerprint"]),
@@ -142,6 +142,12 @@ def _card(trained: Trained, name: str, trials: Sequence[RunRecord]) -> Card:
         trials=_trials(trained, trials),
         scores=as_json({"test": meta["scores"], "validation_greedy": _best(meta)}),
     )
+
+
+def _kind(settings: TrainSettings) -> Literal["vector", "rank1", "lora"]:
+    if settings.kind == "rank1" or (settings.kind == "lora" and settings.rank == 1):
+        return "rank1"
+    return "lora" if settings.kind == "lora" else "vector"
 
 
 def _site(settings: TrainSettings) -> Any:
