@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from interp.errors import UserError
 from interp.given import as_model
@@ -14,6 +14,7 @@ Fit = Literal["same weights", "origin unknown", "foreign"]
 _NORM_AFTER_MLP = ("gemma2", "gemma3", "gemma-2", "gemma-3", "olmo2")
 
 
+@runtime_checkable
 class Carded(Protocol):
     """Vectors or adapters with a card."""
 

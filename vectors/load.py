@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -17,11 +17,9 @@ from vectors.formats import formats, read
 from vectors.formats.base import Options, Vectors
 from vectors.formats.peft_lora import CONFIG, matches
 from vectors.hub import pull
+from vectors.low_rank import LowRankAdapters
 from vectors.steering import SteeringVectors
 from vectors.untrusted import read_object
-
-if TYPE_CHECKING:
-    from vectors.low_rank import LowRankAdapters
 
 
 def load_vectors(
@@ -72,8 +70,6 @@ def load_intervention(source: str | Path, *, model: Any = None, foreign: bool = 
     folder = _adapter_folder(source)
     if folder is None or read_object(folder / CONFIG, "adapter config").get("r", 1) == 1:
         return load_vectors(source, model=model, foreign=foreign)
-    from vectors.low_rank import LowRankAdapters
-
     adapters = LowRankAdapters.read(folder)
     if model is not None:
         check_fit(adapters, model, foreign=foreign)
