@@ -72,6 +72,8 @@ def build_sets(run: Record) -> go.Figure:
     ]
     lines = [_line(keep(rows, "set", name).sort_values("layer"), name, index) for index, name in enumerate(names)]
     figure = go.Figure(traces(lines, bands))
+    # a penalised probe on few completions comes close to the mean difference, and would hide it
+    figure.update_traces(line_dash="dot", marker_symbol="circle-open", selector={"name": _RELATION["probe"]})
     figure.add_hline(y=0)
     figure.update_xaxes(title_text="block")
     figure.update_yaxes(title_text="cosine of the two vectors of a block")
