@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from figures.markup import table, text
+from figures.markup import folded, table, text
 from figures.paper import Entry, manifest
 from figures.record import Record
 from figures.report import write_report
+from interp.cli.card import recipe_facts
 
 KEYS = ("gain-ladder", "magnitude", "side-effects", "geometry", "3", "5", "2", "4")
 """Entries of the manifest that an audit runs: what the vectors gain and cost first, then how they act."""
@@ -59,13 +60,9 @@ def card(about: Mapping[str, Any], scale: str) -> str:
         ("Trained", f"{known.get('trained')}, added at {known.get('site')}; origin: {known.get('origin')}"),
         ("Trials", f"{len(known.get('trials') or [])} recorded, the kept one among them"),
         ("Norm by layer", ", ".join(f"{layer}: {norm:.3g}" for layer, norm in norms.items())),
-        ("Recipe", _flat(known.get("recipe") or {})),
         ("Scale of the runs", scale),
     ]
     cells = [[text(name), text(value)] for name, value in rows if value]
+    if recipe := [[text(name), text(value)] for name, value in recipe_facts(known.get("recipe") or {})]:
+        cells.append(["Recipe", folded(f"{len(recipe)} field{'s' * (len(recipe) != 1)}", table(("Field", "Value"), recipe))])
     return table(("Card", ""), cells, name="card-table")
-
-
-def _flat(recipe: Mapping[str, Any]) -> str:
-    """A recipe in one line; nested values as they are."""
-    return ", ".join(f"{name} {value}" for name, value in recipe.items() if value not in (None, {}, []))

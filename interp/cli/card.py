@@ -30,6 +30,11 @@ def card_text(name: str, card: Mapping[str, Any], width: int) -> str:
     return cast("StringIO", console.file).getvalue().rstrip()
 
 
+def recipe_facts(recipe: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The fields of a recipe with dotted names, as text; long lists keep their ends."""
+    return [(name, _said(value)) for name, value in _flat(recipe)]
+
+
 def _tables(card: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     if card.get("recipe"):
         yield "Recipe", _pairs(dict(_flat(card["recipe"])))
