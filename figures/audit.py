@@ -64,5 +64,5 @@ def card(about: Mapping[str, Any], scale: str) -> str:
     ]
     cells = [[text(name), text(value)] for name, value in rows if value]
     if recipe := [[text(name), text(value)] for name, value in recipe_facts(known.get("recipe") or {})]:
-        cells.append(["Recipe", folded(f"{len(recipe)} field{'s' * (len(recipe) != 1)}", table(("Field", "Value"), recipe))])
+        cells.append(["Recipe", folded("how it was made", table(("Field", "Value"), recipe))])
     return table(("Card", ""), cells, name="card-table")

@@ -34,7 +34,7 @@ def test_the_card_says_what_is_known_and_escapes_it() -> None:
     assert "&lt;b&gt;theirs&lt;/b&gt; (vector), digest 0123456789abcdef" in made
     assert "3: 1.25, 7: 10" in made
     assert "2 recorded" in made
-    assert "1 field<" in made and "<td>rate</td><td>0.1</td>" in made
+    assert "how it was made" in made and "<td>rate</td><td>0.1</td>" in made
 
 
 def test_the_page_leads_with_the_card(tmp_path: Path) -> None:
