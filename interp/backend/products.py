@@ -18,6 +18,7 @@ from torch.nn import functional
 ROWS = 128
 """Rows up to which oneDNN is asked: with more it gains a tenth at most, and it builds and keeps a kernel for each
 number of rows, so that a sweep, which has many, would lose."""
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def linear(
@@ -35,9 +36,6 @@ def _in_float32(*tensors: Tensor | None) -> bool:
         one is None or (one.device.type == "cpu" and one.dtype == torch.float32 and type(one) in _PLAIN)
         for one in tensors
     )
-
-
-_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def prefers_onednn(x: Float[Tensor, "*n width"]) -> bool:
