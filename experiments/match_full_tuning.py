@@ -35,7 +35,7 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
 from interp.summaries import FLOOR, Interval, Verdict, bootstrap, difference, verdict
-from vectors.train.record import BASE, Change
+from vectors.train.record import BASE
 
 MARGIN = 0.05
 UNIT = "share of problems, difference from full tuning plus the 0.05 that is allowed"
@@ -213,10 +213,14 @@ class MatchFullTuning(Experiment):
         fixed = fixed_texts(ctx, full.change, self.texts)
         reference = as_tensor(full.change, len(fixed.texts)).numpy().astype(float)
         own = {one.name: one.edits for one in sets if one.edits and one.kind != BASE}
+        digests_now = {one.name: one.vectors.digest for one in sets if one.vectors is not None}
         random = random_sets(sets, self.draws, self.seed)
         found = changes(ctx, fixed, {**own, **random})
-        rows = [_change_row(name, delta, reference, full.change) for name, delta in found.items()]
-        base = _kl_ends(full.change, f"{BASE}", len(fixed.texts))
+        rows = [
+            _change_row(name, delta, reference, full.change.kl_to(name, digests_now.get(name, "")))
+            for name, delta in found.items()
+        ]
+        base = _kl_ends(full.change.kl_to(BASE), len(fixed.texts))
         rows.append({"part": "change", "kind": BASE, "seed": 0, "n": len(fixed.texts), **base})
         return pd.DataFrame(rows)
 
@@ -273,18 +277,17 @@ def _compared(kind: str, mean: dict[str, float], means: Mapping[str, dict[str, f
     return found
 
 
-def _change_row(name: str, delta: Any, reference: np.ndarray, full: Change) -> dict[str, Any]:
+def _change_row(name: str, delta: Any, reference: np.ndarray, divergence: Sequence[float]) -> dict[str, Any]:
     random = name.startswith("random ")
     kind, _, seed = name.partition(" " if random else "@")
     estimate, both = cosines(delta, reference)
     found = Interval(estimate, np.nan, np.nan, len(both)) if random else bootstrap(both, statistic=cosine_of, draws=500)
     about = {"part": "change", "kind": kind, "seed": int(seed), "n": len(both), **_ends("cosine", found)}
-    return about | _kl_ends(full, name, len(both))
+    return about | _kl_ends(divergence, len(both))
 
 
-def _kl_ends(full: Change, name: str, n: int) -> dict[str, float]:
-    values = full.kl.get(name, ())[:n]
-    return _ends("kl", bootstrap(list(values))) if values else {}
+def _kl_ends(by_text: Sequence[float], n: int) -> dict[str, float]:
+    return _ends("kl", bootstrap(list(by_text[:n]))) if by_text else {}
 
 
 def _ends(name: str, found: Interval) -> dict[str, float]:

@@ -81,8 +81,10 @@ def tuned_sets(ctx: Context, kinds: Sequence[str], folder: str) -> list[Tuned]:
     fits = [
         one for one in read_records(path) if (one.fingerprint, one.task) == (ctx.model.fingerprint, ctx.task.digest)
     ]
-    records = {one.name: one for one in fits}
     weights = shipped(path, ctx.model) if path.is_dir() else {}
+    # a set that was trained anew under its name is not what the old record is of
+    current = {name: one.digest for name, one in weights.items()}
+    records = {one.name: one for one in fits if one.digest in ("", current.get(one.name, one.digest))}
     found = [Tuned(BASE, 0, records.get(f"{BASE}@0"), ())]
     for name in sorted({*records, *weights}):
         kind, _, seed = name.partition("@")

@@ -27,6 +27,9 @@ CAPTIONS: Mapping[str, str] = {
     "what taking each out does; the whole change is all three. Mean over problems with 95 % intervals.",
     "sae-attribution-vector": "Of each block's vector that enters the change: its largest cosine with a decoder "
     "direction and the largest rise of a feature when it alone is encoded. Grey: random vectors of the same norm.",
+    "learning-curve": "Dots: one batch of completions; lines: their running mean. Diamonds: greedy accuracy on "
+    "validation problems with 95 % intervals; the checkpoint with the highest is kept. Norms in units of the residual "
+    "stream.",
     "match-full-tuning": "Left, accuracy of each kind of trained set, seeds averaged within a problem; marks: single "
     "training seeds. Right, the difference from training all weights; a set matches where its interval stays above -5 "
     "points. Bars: 95 % intervals over problems.",

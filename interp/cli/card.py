@@ -18,15 +18,22 @@ def card_text(name: str, card: Mapping[str, Any], width: int) -> str:
         card: fields of `vectors.Card`, as JSON.
         width: of the terminal, characters.
     """
+    facts = {key: value for key, value in card.items() if key not in ("recipe", "trials", "scores") and _told(value)}
+    tables = [part for title, table in _tables(card) for part in (f"\n{title}", table)]
+    return _rendered([name, _pairs(facts), *tables], width)
+
+
+def scores_text(scores: Mapping[str, Any], width: int) -> str:
+    """Right answers on the test split by template, a column a temperature."""
+    return _rendered([part for pair in _tables({"scores": {"test": scores}}) for part in pair], width)
+
+
+def _rendered(parts: Iterable[Any], width: int) -> str:
     from rich.console import Console
 
     console = Console(file=StringIO(), width=width, highlight=False, markup=False, no_color=True)
-    console.print(name)
-    facts = {key: value for key, value in card.items() if key not in ("recipe", "trials", "scores") and _told(value)}
-    console.print(_pairs(facts))
-    for title, table in _tables(card):
-        console.print(f"\n{title}")
-        console.print(table)
+    for part in parts:
+        console.print(part)
     return cast("StringIO", console.file).getvalue().rstrip()
 
 
@@ -42,7 +49,7 @@ def _tables(card: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield "Trials", _trials(card["trials"])
     scores = dict(card.get("scores") or {})
     test = scores.get("test")
-    if isinstance(test, dict) and all(isinstance(one, dict) and "by_template" in one for one in test.values()):
+    if isinstance(test, dict) and test and all(isinstance(one, dict) and "by_template" in one for one in test.values()):
         yield "Test split: right answers in %, with 95 % intervals", _test(scores.pop("test"))
     if scores:
         yield "Scores", _pairs(dict(_flat(scores)))

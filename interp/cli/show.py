@@ -74,14 +74,17 @@ def _mark(record: RunRecord) -> None:
 
 
 def _show_run(record: RunRecord) -> None:
+    from interp.cli.card import scores_text
     from interp.run import methods
 
     meta = record.meta
     _mark(record)
-    click.echo(f"{meta['experiment']} {meta['key']}  (version {meta['version']}, scale {meta['scale'] or 'none'})")
+    scale = f", scale {meta['scale']}" if meta["scale"] else ""
+    click.echo(f"{meta['experiment']} {meta['key']}  (version {meta['version']}{scale})")
     for line in card(meta):
         click.echo(f"  {line}")
-    click.echo(f"\n{methods(meta)}\n")
+    # a training run declares no estimate, and tests one
+    click.echo(f"\n{methods(meta) if meta.get('declaration') else scores_text(meta.get('scores') or {}, _width())}\n")
     frame = record.frame
     click.echo(_printable(frame.head(ROWS).dropna(axis="columns", how="all").to_string(index=False)))
     if len(frame) > ROWS:
@@ -116,4 +119,8 @@ def _show_vectors(what: str) -> None:
 
     check_paths(vectors=what)
     vectors = as_vectors(what)
-    click.echo(_printable(card_text(repr(vectors), as_json(vectors.card), shutil.get_terminal_size((100, 24)).columns)))
+    click.echo(_printable(card_text(repr(vectors), as_json(vectors.card), _width())))
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns

@@ -105,6 +105,20 @@ def test_a_record_of_other_weights_or_another_task_does_not_count(model: Model, 
     assert set(rows["kind"]) == {"base", "full"}
 
 
+def test_a_record_of_a_set_that_was_trained_anew_does_not_count(model: Model, tmp_path: Path, runs: Path) -> None:
+    old, new = toys.planted(model, scale=20.0), toys.planted(model, scale=10.0)
+    new.save(tmp_path / "all-layer@0.safetensors")
+    then = change(model, new.edits())
+    for digest, of, source in ((old.digest, old.digest, "live"), (new.digest, new.digest, "record")):
+        noted = then.model_copy(update={"kl": {"all-layer@0": then.kl["base"]}, "of": {"all-layer@0": of}})
+        record(model, "full", marks(0.8, seed=1), change=noted).save(tmp_path)
+        record(model, "all-layer", marks(0.8, seed=1), digest=digest).save(tmp_path)
+        frame = measured(model, tmp_path, runs, texts=4).frame
+        assert set(part(frame, part="answers", kind="all-layer")["source"]) == {source}
+        row = part(frame, part="change", kind="all-layer").iloc[0]
+        assert np.isfinite(row.get("kl", np.nan)) == (source == "record")
+
+
 def test_seeds_are_averaged_within_a_problem_and_shown_as_points(model: Model, tmp_path: Path, runs: Path) -> None:
     record(model, "full", marks(0.5, seed=1)).save(tmp_path)
     for seed, share in ((0, 0.4), (1, 0.6)):

@@ -19,7 +19,16 @@ from interp.sites import Site
 from tests.vectors.test_train import task, toy_model
 from vectors import Card, LowRankAdapters, SteeringVectors, list_pretrained, load, load_vectors
 from vectors.train.evaluate import evaluate
-from vectors.train.record import Fixed, TrainingRecord, base_record, divergence, mean_changes, read_records, record_of
+from vectors.train.record import (
+    Fixed,
+    TrainingRecord,
+    base_record,
+    divergence,
+    mean_changes,
+    read_records,
+    record_of,
+    recorded,
+)
 from vectors.train.result import install, shipped
 from vectors.train.settings import TrainSettings
 from vectors.train.trainer import Trained, train
@@ -116,9 +125,9 @@ def test_a_record_holds_the_runs_own_answers_and_comes_back(lora: tuple[Trained,
 
 
 def test_changes_and_divergences_are_those_of_two_plain_passes(lora: tuple[Trained, Path]) -> None:
-    run, _ = lora
+    run, folder = lora
     model = fresh()
-    record = record_of(run, model, task(), others={"same": run.parameters.edits()}, trials=1)
+    record = record_of(run, model, task(), others={"same": LowRankAdapters.read(folder / "lora-r4@0")}, trials=1)
     assert record.change is not None
     fixed = Fixed.drawn(model, task())
     assert record.change.texts == dict(zip(fixed.examples, fixed.texts, strict=True))
@@ -137,9 +146,11 @@ def test_changes_and_divergences_are_those_of_two_plain_passes(lora: tuple[Train
 def test_all_weights_leave_a_record_against_sets_of_the_base(tmp_path: Path) -> None:
     run = trained(fresh(), tmp_path / "runs", kind="full", rate=0.01)
     base = fresh()
-    record = record_of(run, base, task(), others={"nothing": ()}, trials=1)
+    nothing = SteeringVectors(torch.zeros(1, base.cfg.d_model), (0,), Card(d_model=base.cfg.d_model))
+    record = record_of(run, base, task(), others={"nothing": nothing}, trials=1)
     assert record.set == "full" and record.change is not None
-    assert record.change.kl["nothing"] == pytest.approx(record.change.kl["base"])
+    assert record.change.kl_to("nothing", nothing.digest) == pytest.approx(record.change.kl_to("base"))
+    assert record.change.kl_to("nothing", "trained anew") == ()
     assert min(record.change.kl["base"]) > 0
     fixed = Fixed.drawn(base, task())
     moved = run.parameters.sampler
@@ -153,6 +164,16 @@ def test_the_record_of_the_base_is_its_evaluation() -> None:
     marks = evaluate(model, (), task(), task().problems("test")[:5], temperature=0.0).marks
     assert record.answers["greedy"].right == marks["right"]
     assert list(record.answers["greedy"].problems) == marks["problems"] and record.change is None
+
+
+def test_a_recipe_is_done_where_a_record_has_its_settings(lora: tuple[Trained, Path], tmp_path: Path) -> None:
+    run, model = lora[0], fresh()
+    record_of(run, model, task(), others={}, trials=1).save(tmp_path)
+    asked = {"kind": "lora", "rank": 4}
+    for more, done in (({}, True), ({"steps": 1, "rate": 0.1}, True), ({"steps": 2}, False), ({"seed": 1}, False)):
+        settings = TrainSettings.model_validate(asked | more)
+        assert recorded(tmp_path, settings, model.n_layers) is done
+    assert not recorded(tmp_path, TrainSettings(kind="lora", rank=1), model.n_layers)
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:

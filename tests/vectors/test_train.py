@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 from interp.batch import Batch
+from interp.cli.show import redraw, show
 from interp.completions import paired_rows
 from interp.editor import Editor
 from interp.errors import UserError
@@ -303,6 +305,14 @@ def test_a_run_that_dies_in_the_middle_of_a_step_resumes_bit_for_bit(tmp_path: P
         train(model, task(), settings, out=tmp_path / "cut", resume=False)
     same(whole, train(model, task(), settings, out=tmp_path / "cut"))
     same(whole, train(model, task(), settings, out=tmp_path / "cut"))  # finished: recalled
+
+
+def test_a_training_run_is_shown_with_its_test_and_redrawn(tmp_path: Path) -> None:
+    run = train(toy_model(dtype=torch.float32), task(), chosen(**SMALL), out=tmp_path)
+    shown = CliRunner().invoke(show, [str(run.path)]).output
+    assert "Test split: right answers in %" in shown and "gradient_norm" in shown and "We estimate" not in shown
+    (run.path / "figure.html").unlink()
+    assert CliRunner().invoke(redraw, [str(run.path)]).exit_code == 0 and (run.path / "figure.html").is_file()
 
 
 def test_the_set_and_its_card_say_what_was_trained(tmp_path: Path) -> None:

@@ -33,11 +33,13 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random draw.")
 @click.option("--validate-every", type=click.IntRange(1), default=10, show_default=True, help="Steps.")
 @click.option("--test", "n_test", type=click.IntRange(0), help="Test problems at the end; all if not given.")
-@click.option("--plan", type=click.Choice(["embedded"]), help="Train the whole shipped set instead.")
+@click.option("--plan", type=click.Choice(["embedded"]), help="Train what the shipped set still lacks.")
 @click.option("--resume", is_flag=True, help="Continue a run of the same settings; a plan always does.")
 @click.option("--dtype", help="Of the weights; the checkpoint's own if not given.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option("--install", type=click.Path(path_type=Path), help="Folder that gets finished sets of the plan.")
+@click.option(
+    "--install", type=click.Path(path_type=Path), help="Folder that gets finished sets; with a plan, the shipped set's."
+)
 def command(model: str, task: str, plan: str | None, install: Path | None, resume: bool, **options: Any) -> None:
     """Train steering vectors, adapters or all weights with RLOO."""
     dtype, out, layers = options.pop("dtype"), options.pop("out"), options.pop("layers")
@@ -103,46 +105,52 @@ class _Runner:
 
         trained = train(self.model, self.task, settings, out=self.out, resume=resume, say=_say)
         folders = [trained.path / "sets" / Path(self._name).name, *([self.install] if self.install else [])]
-        kept: list[Path] = []
+        kept: dict[Path, Path | None] = {}
         for folder in folders:
             path = install(trained, folder, trials=rivals(trained))
-            kept += [folder] if path is not None or settings.kind == "full" else []
+            if path is not None or settings.kind == "full":
+                kept[folder] = path
             _say(f"{path or f'{trained.path}, not put into {folder}'}")
         if settings.kind == "full":
             self._model = None  # its weights have moved
         self._record(trained, kept)
         return trained
 
-    def _record(self, trained: Trained, folders: list[Path]) -> None:
+    def _record(self, trained: Trained, kept: dict[Path, Path | None]) -> None:
         """Write answers by problem, the untrained model's too, and the change on fixed texts beside the sets."""
+        from vectors.load import load_intervention
         from vectors.train.record import BASE, RECORDS, base_record, record_of
         from vectors.train.result import rivals, shipped
 
         trials = 1 + len(rivals(trained))
         # where all weights are trained they do not ship, so what needs both models is measured now
-        beside = shipped(folders[-1], self.model) if trained.parameters.settings.kind == "full" else {}
-        others = {name: one.edits() for name, one in beside.items()}
+        others = shipped(list(kept)[-1], self.model) if trained.parameters.settings.kind == "full" else {}
         record = record_of(trained, self.model, self.task, others=others, trials=trials)
-        for folder in folders:
-            _say(f"{record.save(folder)}")
+        for folder, path in kept.items():
+            digest = "" if path is None else load_intervention(path).digest
+            _say(f"{record.model_copy(update={'digest': digest}).save(folder)}")
         if self.install and not (self.install / RECORDS / f"{BASE}@0.json").exists():
             untrained = base_record(self.model, self.task, test=trained.parameters.settings.test)
             _say(f"{untrained.save(self.install)}")
 
     def share(self, plan: list[TrainSettings]) -> None:
-        """Train what is neither finished nor under way in another process, in order."""
+        """Train what is neither finished, here or in the folder of sets, nor under way in another process, in order."""
         from filelock import FileLock, Timeout
 
         from interp.store import Store
+        from vectors.train.record import recorded
+        from vectors.train.result import set_name
         from vectors.train.trainer import describe
 
         for settings in plan:
             whole = settings.checked(self.model.n_layers)
             folder = Store(self.out).folder(describe(self.model, self.task, whole))
-            folder.path.mkdir(parents=True, exist_ok=True)
             record = folder.read()
-            if record is not None and not record.partial and (folder.path / "sets").is_dir():
+            finished = record is not None and not record.partial and (folder.path / "sets").is_dir()
+            if finished or (self.install and recorded(self.install, settings, self.model.n_layers)):
+                _say(f"{set_name(whole, self.model.n_layers)}@{whole.seed} is there")
                 continue
+            folder.path.mkdir(parents=True, exist_ok=True)
             try:
                 with FileLock(folder.path / ".plan.lock", timeout=0):
                     _say(f"training {folder.path}: {whole.model_dump_json(exclude_defaults=True)}")

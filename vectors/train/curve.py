@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from interp.markup import text
 from interp.registry import load
-from interp.store import RunFolder
+from interp.store import RunFolder, RunRecord
 from vectors.train.state import Progress
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
 
 COLUMNS = {
     "step": "updates done",
@@ -29,6 +25,8 @@ COLUMNS = {
     "seconds_sampling": "time of sampling and grading, seconds",
     "seconds": "time of the step, seconds",
     "validation": "greedy accuracy on validation problems, 0 to 1; empty where it was not measured",
+    "validation_low": "lower end of its 95 % interval over problems",
+    "validation_high": "upper end",
 }
 
 
@@ -37,41 +35,10 @@ def write_curve(folder: RunFolder, meta: Mapping[str, Any], progress: Progress) 
     import pandas as pd
 
     frame = pd.DataFrame(progress.log)
-    validation = {row["step"]: row["accuracy"] for row in progress.checkpoints}
-    frame["validation"] = [validation.get(step) for step in frame["step"]]
-    frame["validation"] = frame["validation"].astype(float)
+    measured = {row["step"]: row for row in progress.checkpoints}
+    for column, name in (("validation", "accuracy"), ("validation_low", "low"), ("validation_high", "high")):
+        frame[column] = [measured.get(step, {}).get(name) for step in frame["step"]]
+        frame[column] = frame[column].astype(float)
     folder.write_frame(frame)
-    figure = learning_curve(meta, progress)
+    figure = load("figures", "learning-curve")(RunRecord(folder.path, dict(meta)))
     load("reports", "figure")(figure, folder.path, bundle=folder.path.parent.parent)  # one plotly.js for all runs
-
-
-def learning_curve(meta: Mapping[str, Any], progress: Progress) -> go.Figure:
-    """Share of right answers in each batch, and of validation problems solved greedily, over steps."""
-    import plotly.graph_objects as go
-
-    settings = meta["settings"]
-    steps = [row["step"] for row in progress.log]
-    batch = go.Scatter(x=steps, y=[row["right"] for row in progress.log], name="training batch, T=1", mode="lines")
-    points = progress.checkpoints
-    validation = go.Scatter(
-        x=[row["step"] for row in points],
-        y=[row["accuracy"] for row in points],
-        error_y={
-            "type": "data",
-            "array": [row["high"] - row["accuracy"] for row in points],
-            "arrayminus": [row["accuracy"] - row["low"] for row in points],
-        },
-        name="validation, greedy",
-        mode="lines+markers",
-    )
-    layers = settings["layers"]
-    where = f"{len(layers)} blocks" if len(layers) > 1 else f"block {layers[0]}"
-    figure = go.Figure([batch, validation])
-    figure.update_layout(
-        template="plotly_white",
-        title=f"{text(meta['model']['name'])}: {settings['kind']} at {where}, reward {settings['reward']}, "
-        f"{settings['prompts']} x {settings['samples']} completions a step, seed {settings['seed']}",
-        xaxis_title="updates",
-        yaxis={"title": "share of right answers", "range": [0, 1]},
-    )
-    return figure

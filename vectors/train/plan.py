@@ -16,6 +16,9 @@ FOUR = (4, 12, 20, 28)
 TOGETHER = {"steps": 45}
 """Vectors of all layers were best on validation problems after 40."""
 
+ADAPTERS = {"kind": "lora", "rate": 3e-3, **TOGETHER}
+"""As many completions as vectors and all weights; at the rate of single adapters rollouts stop ending."""
+
 APART = {"steps": 30}
 """A vector alone rises for about as many steps."""
 
@@ -39,8 +42,7 @@ def embedded_plan() -> list[TrainSettings]:
         *(single(layer) for layer in SINGLE),
         TrainSettings.model_validate({"reward": "random", **UNDECIDED}),
         TrainSettings.model_validate({"reward": "format", **UNDECIDED}),
-        TrainSettings(kind="lora", rank=1),
-        TrainSettings(kind="lora", rank=4),
+        *(TrainSettings.model_validate({"rank": rank, **ADAPTERS}) for rank in (1, 4)),
         *(TrainSettings.model_validate({"kind": "rank1", "layers": (layer,), **APART}) for layer in FOUR),
         *(TrainSettings.model_validate({"seed": seed, **TOGETHER}) for seed in (1, 2)),
         *(single(layer, seed=1) for layer in FOUR),
@@ -49,5 +51,5 @@ def embedded_plan() -> list[TrainSettings]:
             for place in PLACES
             if place != "mlp_out"
         ),
-        TrainSettings(kind="full"),
+        TrainSettings.model_validate({"kind": "full", **TOGETHER}),
     ]

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from interp.batch import Batch
 from interp.distributions import blocks, kl, log_probs
-from interp.edits import Edit
+from interp.edits import Edit, Intervention
 from interp.errors import UserError
 from interp.files import write_json
 from interp.forced import Forced
@@ -30,6 +30,7 @@ from interp.scoring import PREDICTING, positions_of
 from interp.tasks.task import Problem, Task
 from vectors.train.evaluate import evaluate
 from vectors.train.result import set_name
+from vectors.train.settings import TrainSettings
 from vectors.train.trainer import TESTED, Trained
 
 RECORDS = "records"
@@ -69,6 +70,17 @@ class Change(BaseModel):
     of little-endian float16."""
     kl: dict[str, tuple[float, ...]]
     """"base" or a set's name -> KL(this model || that one), mean over the same positions of each text, nats."""
+    of: dict[str, str] = {}
+    """Digest of each of those sets: one that is trained anew under the same name is another."""
+
+    def kl_to(self, name: str, digest: str = "") -> tuple[float, ...]:
+        """KL(this model || that one) of each text; nothing where the set of that name is not the one of then.
+
+        Args:
+            name: "base" or a set's name.
+            digest: of the set as it is now; empty for the base.
+        """
+        return self.kl.get(name, ()) if self.of.get(name, "") == digest else ()
 
     def deltas(self) -> Float[np.ndarray, "text d_model"]:
         """The mean change of each text."""
@@ -89,7 +101,7 @@ class TrainingRecord(BaseModel):
     task: str
     """Digest of the task."""
     digest: str = ""
-    """Of the trained values; empty where they do not ship."""
+    """Of the set that ships; empty where none does."""
     rollouts: int = 0
     """Completions that it was trained on."""
     trials: int = 0
@@ -129,6 +141,14 @@ class TrainingRecord(BaseModel):
 def read_records(folder: Path) -> list[TrainingRecord]:
     """The records of one model's sets, sorted by name."""
     return [TrainingRecord.read(path) for path in sorted((folder / RECORDS).glob("**/*.json"))]
+
+
+def recorded(folder: Path, settings: TrainSettings, n_layers: int) -> bool:
+    """Whether a model's folder holds the record of a run of these settings; what they leave open may be anything."""
+    path = folder / RECORDS / f"{set_name(settings.checked(n_layers), n_layers)}@{settings.seed}.json"
+    known = TrainingRecord.read(path).provenance.get("settings") if path.exists() else None
+    asked = settings.model_dump(mode="json", include=settings.model_fields_set)
+    return isinstance(known, dict) and all(known.get(name) == value for name, value in asked.items())
 
 
 @dataclass(frozen=True)
@@ -184,7 +204,7 @@ def divergence(
 
 
 def record_of(
-    trained: Trained, base: Model, task: Task, *, others: Mapping[str, Sequence[Edit]], trials: int, digest: str = ""
+    trained: Trained, base: Model, task: Task, *, others: Mapping[str, Intervention], trials: int
 ) -> TrainingRecord:
     """The record of a finished run.
 
@@ -194,7 +214,6 @@ def record_of(
         task: what was trained on.
         others: sets of the same model by name, to which the divergence is taken too.
         trials: runs among which this one was chosen.
-        digest: of the set that ships.
     """
     settings, meta = trained.parameters.settings, trained.meta
     with torch.no_grad():
@@ -204,7 +223,6 @@ def record_of(
         seed=settings.seed,
         fingerprint=str(meta["model"]["fingerprint"]),
         task=task.digest,
-        digest=digest,
         rollouts=settings.steps * settings.prompts * settings.samples,
         trials=trials,
         answers=_answers(meta.get("answers"), model, edits, task, settings.test),
@@ -229,18 +247,17 @@ def _answers(known: Any, model: Model, edits: Sequence[Edit], task: Task, test: 
     return {name: Answers.model_validate(score.marks) for name, score in scores.items()}
 
 
-def _change(
-    base: Model, model: Model, edits: Sequence[Edit], task: Task, others: Mapping[str, Sequence[Edit]]
-) -> Change:
+def _change(base: Model, model: Model, edits: Sequence[Edit], task: Task, others: Mapping[str, Intervention]) -> Change:
     fixed = Fixed.drawn(base, task)
     with torch.no_grad():
         before, after = fixed.finals(base), fixed.finals(model, edits)
         found = {BASE: divergence(model, after, base, before)}
-        found |= {name: divergence(model, after, base, fixed.finals(base, one)) for name, one in others.items()}
+        found |= {name: divergence(model, after, base, fixed.finals(base, one.edits())) for name, one in others.items()}
     delta = mean_changes(before, after).numpy().astype("<f2").tobytes()
     return Change(
         texts=dict(zip(fixed.examples, fixed.texts, strict=True)),
         width=base.d_model,
         delta=base64.b64encode(delta).decode(),
         kl=found,
+        of={name: one.digest for name, one in others.items()},
     )

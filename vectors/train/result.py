@@ -56,8 +56,8 @@ def install(trained: Trained, folder: Path, *, trials: Sequence[RunRecord] = ())
         trials: other runs of the same question; the card lists them.
 
     Returns:
-        The file; None where a better one is there, and for all weights, which do not ship: the run's folder holds their
-        evaluation.
+        The file, or the folder of an adapter; None where a better one is there, and for all weights, which do not
+        ship: the run's folder holds their evaluation.
     """
     settings = trained.parameters.settings
     name = set_name(settings, trained.parameters.model.n_layers)
@@ -213,4 +213,4 @@ def _write_adapter(folder: Path, trained: Trained, card: Card) -> Path:
     write_atomically(folder / "adapter_model.safetensors", lambda file: save_file(named, file))
     write_json(folder / "adapter_config.json", config)
     write_json(folder / "card.json", json.loads(card.model_dump_json()))
-    return folder / "adapter_model.safetensors"
+    return folder

@@ -75,6 +75,7 @@ def describe(model: Model, task: Task, settings: TrainSettings) -> dict[str, Any
         "vectors": None,
         "task": describe_task(task),
         "columns": COLUMNS,
+        "figures": ["learning-curve"],
         "device": str(model.device),
         "machine": machine(),
         "versions": versions(),
