@@ -32,6 +32,8 @@ SET_KINDS = (*(kind for kind in KINDS if kind != "other-block"), "permuted-layer
 """Kinds of control of a set that is on together."""
 RANDOM = ("random-isotropic", "random-covariance", "random-effect-matched", "permuted")
 """Kinds whose draws make a control's range: one more draw of them is what the vector may not look like."""
+ARBITRARY = "fraction_of_median_norm"
+"""What the recipe of a baseline calls the norm that it was given."""
 ENOUGH = 8
 """Problems from which an interval over problems can decide anything."""
 MATCHED_POSITIONS = 6
@@ -53,6 +55,19 @@ def acting(ctx: Context) -> Acting:
         UserError: they are neither, or do not fit the model.
     """
     return adaptive(ctx) if isinstance(ctx.vectors, AdaptiveVectors) else steering(ctx)
+
+
+def beside(ctx: Context, other: Acting) -> Acting:
+    """Another set, allowed to be on together with its layers.
+
+    A baseline's norm is nobody's choice, and a third of the stream's norm added at every block leaves no model: its
+    directions are taken at the norms of the vectors under study.
+    """
+    ours = ctx.vectors
+    if isinstance(other, SteeringVectors) and isinstance(ours, SteeringVectors) and ARBITRARY in other.card.recipe:
+        shared = {layer: norm for layer, norm in ours.norms.items() if layer in other.layers}
+        other = other.with_norms(shared) if shared else other
+    return other.together()
 
 
 def set_and_seed(alias: str) -> tuple[str, int | None]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import acting, control_interval, random_like, too_few
+from experiments.controls import acting, beside, control_interval, random_like, too_few
 from experiments.graded import Condition, gain_of
 from experiments.neutral import cost, passages
 from experiments.sweeps import BASE, MARGIN, SWEEP_COLUMNS, UNIT, Sweep, mean_of
@@ -27,7 +27,7 @@ class EffectAgainstCost(Sweep):
     stream costs and gains.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     prefers: ClassVar[tuple[str, ...]] = ("all-layer",)
     figures: ClassVar[tuple[str, ...]] = ("effect-against-cost",)
     declaration: ClassVar[Declaration] = Declaration(
@@ -44,7 +44,7 @@ class EffectAgainstCost(Sweep):
         **SWEEP_COLUMNS,
         "part": "summary (gain and cost of a dose), answers (a completion)",
         "vector": "base, trained (the vectors under study), a set beside, or the control",
-        "dose": "factor on the vectors; 1 = as trained",
+        "dose": "factor on the vectors; 1 = as trained, a baseline at the norms of the vectors under study",
         "kl": "mean KL(steered || base) of a token of neutral text, nats",
         "kl_low": "lower end of its 95 % interval over texts",
         "kl_high": "upper end",
@@ -102,9 +102,7 @@ class EffectAgainstCost(Sweep):
         if vector == CONTROL:
             drawn = random_like(acting(ctx), draws=self.draws, seed=ctx.seed)
             return [(draw, dose, dose * one) for draw, one in enumerate(drawn) for dose in self.random_doses]
-        chosen = ctx.vectors if vector == "trained" else self.others(ctx)[vector]
-        if chosen.card.trained == "apart" and len(chosen.layers) > 1:
-            chosen = chosen.together()
+        chosen = acting(ctx).together() if vector == "trained" else beside(ctx, self.others(ctx)[vector])
         return [(0, dose, chosen if dose == 1 else dose * chosen) for dose in self.doses]
 
 

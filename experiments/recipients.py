@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from math import nan
 from typing import Any
 
-from experiments.controls import Acting
+from experiments.controls import Acting, beside
 from experiments.widths import Bridge
 from interp.context import Context
 from interp.edits import Edit
@@ -166,8 +166,8 @@ def named_donor(ctx: Context, name: str) -> Acting | None:
 
 
 def donors(ctx: Context, names: Sequence[str]) -> dict[str, Acting]:
-    """Those donors that there are; the others are said."""
+    """Those donors that there are, baselines at the norms of the vectors under study; the others are said."""
     found = {name: named_donor(ctx, name) for name in names}
     for name in (name for name, one in found.items() if one is None):
         ctx.say(f"{ctx.model.name} has no set {name}: it gives nothing here")
-    return {name: one for name, one in found.items() if one is not None}
+    return {name: beside(ctx, one) for name, one in found.items() if one is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -152,6 +152,22 @@ class SteeringVectors:
     def each(self) -> list[SteeringVectors]:
         """One value for each layer."""
         return [self.only(layer) for layer in self.layers]
+
+    def with_norms(self, norms: Mapping[int, float]) -> SteeringVectors:
+        """The directions of some layers at other norms.
+
+        Args:
+            norms: layer -> Euclidean norm, in units of the residual stream.
+
+        Raises:
+            UserError: a layer has no vector here, or none is asked for.
+        """
+        kept = self.only(sorted(norms))
+        sizes = torch.tensor([norms[layer] for layer in kept.layers])
+        directions = torch.nn.functional.normalize(kept.directions, dim=1) * sizes[:, None]
+        recipe = {"operation": "other norms", "norms": {str(layer): norms[layer] for layer in kept.layers}}
+        card = self.card.derive(f"{self.name} at other norms", recipe | {"of": [self.digest]})
+        return replace(kept, directions=directions, card=card)
 
     def together(self) -> SteeringVectors:
         """The same vectors, allowed to be on together although they were trained apart."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from interp.store import Store
 from interp.tasks.word_problems import word_problems
 from tests.experiments import toys
 from tests.interp import tiny
+from vectors import SteeringVectors
 
 LAYERS = (0, 2)
 
@@ -102,6 +104,21 @@ def test_a_set_trained_apart_is_on_together_and_missing_seeds_are_said(model: Mo
     found = donors(ctx, (str(saved), "all-layer@7"))
     assert len(found[str(saved)].edits()) == 2
     assert len(told) == 1 and "all-layer@7" in told[0]
+
+
+def test_a_baseline_gives_its_directions_at_the_norms_of_the_vectors_under_study(model: Model, runs: Path) -> None:
+    ours = toys.random(model, scale=1.0, layers=(LAYERS[0],))
+    large = toys.random(model, scale=50.0, layers=LAYERS, seed=1)
+    for name, recipe in (("baseline", {"fraction_of_median_norm": 0.3}), ("trained", {})):
+        card = large.card.model_copy(update={"recipe": recipe, "name": name})
+        replace(large, card=card).save(runs / f"{name}.safetensors")
+    ctx = Context(model=model, task=toys.task(), vectors=ours, n=4)
+    baseline, trained = donors(ctx, [str(runs / f"{name}.safetensors") for name in ("baseline", "trained")]).values()
+    assert trained.norms == pytest.approx(large.norms)
+    assert baseline.norms == pytest.approx(ours.norms)
+    assert isinstance(baseline, SteeringVectors)
+    cosine = torch.cosine_similarity(baseline[LAYERS[0]], large[LAYERS[0]], dim=0)
+    assert float(cosine) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_vectors_of_another_width_are_refused_and_so_is_a_list_without_recipients(model: Model, runs: Path) -> None:

@@ -70,6 +70,15 @@ def test_each_only_and_sum_come_back_to_the_whole(vectors: SteeringVectors) -> N
     assert vectors.only(vectors.layers) == vectors
 
 
+def test_other_norms_keep_the_directions(vectors: SteeringVectors) -> None:
+    layer = vectors.layers[-1]
+    other = vectors.with_norms({layer: 2.5})
+    assert other.layers == (layer,) and other.norms[layer] == pytest.approx(2.5)
+    assert torch.allclose(other[layer] / 2.5, vectors[layer] / vectors.norms[layer], atol=1e-6)
+    with pytest.raises(UserError, match="no vector at this layer"):
+        vectors.with_norms({99: 1.0})
+
+
 def test_rows_given_in_another_order_are_the_same_vectors() -> None:
     rows = torch.randn(2, D_MODEL)
     card = Card(d_model=D_MODEL)
