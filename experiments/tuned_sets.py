@@ -67,7 +67,7 @@ class Tuned:
         """Training runs among which it was chosen; None where unknown."""
         if self.record is not None:
             return self.record.trials
-        return None if self.vectors is None else len({row.get("run") for row in self.vectors.card.trials}) or None
+        return None if self.vectors is None else self.vectors.card.runs or None
 
 
 def home(ctx: Context, folder: str) -> Path:

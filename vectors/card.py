@@ -50,6 +50,11 @@ class Card(BaseModel):
     digest: str = ""
     """Content hash of the tensors."""
 
+    @property
+    def runs(self) -> int:
+        """Training runs behind the trials, that of the kept one included; 0 where no trial is known."""
+        return len({str(trial.get("run")) for trial in self.trials})
+
     @classmethod
     def parse(cls, data: object, *, where: str) -> Card:
         """Validate a card read from a file.

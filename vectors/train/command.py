@@ -127,8 +127,9 @@ class _Runner:
         others = shipped(list(kept)[-1], self.model) if trained.parameters.settings.kind == "full" else {}
         record = record_of(trained, self.model, self.task, others=others, trials=trials)
         for folder, path in kept.items():
-            digest = "" if path is None else load_intervention(path).digest
-            _say(f"{record.model_copy(update={'digest': digest}).save(folder)}")
+            ships = None if path is None else load_intervention(path)
+            known = {} if ships is None else {"digest": ships.digest, "trials": ships.card.runs}
+            _say(f"{record.model_copy(update=known).save(folder)}")
         if self.install and not (self.install / RECORDS / f"{BASE}@0.json").exists():
             untrained = base_record(self.model, self.task, test=trained.parameters.settings.test)
             _say(f"{untrained.save(self.install)}")
