@@ -202,13 +202,13 @@ def _object_as_json(value: Any) -> Any:
     return plain_name(str(value))
 
 
-def catalogue() -> list[str]:
-    """Aliases of the vectors that come with installed packages; reads names only."""
+def catalogue() -> dict[str, tuple[int, ...]]:
+    """Aliases of the vectors that come with installed packages, and the blocks of those trained apart; names only."""
     from interp.registry import load, names
 
     if "catalogue" not in names("vectors"):
-        return []
-    return [one.alias for one in load("vectors", "catalogue")()]
+        return {}
+    return {one.alias: tuple(layer for layer, _ in one.files if one.apart) for one in load("vectors", "catalogue")()}
 
 
 def default_vectors(model: str, prefers: Sequence[str] = ("all-layer",)) -> str:
