@@ -18,6 +18,7 @@ from interp.model import Model
 from interp.sites import Site
 from tests.vectors.test_train import task, toy_model
 from vectors import Card, LowRankAdapters, SteeringVectors, list_pretrained, load, load_vectors
+from vectors.train.command import _Runner  # pyright: ignore[reportPrivateUsage]
 from vectors.train.evaluate import evaluate
 from vectors.train.record import (
     Fixed,
@@ -174,6 +175,27 @@ def test_a_recipe_is_done_where_a_record_has_its_settings(lora: tuple[Trained, P
         settings = TrainSettings.model_validate(asked | more)
         assert recorded(tmp_path, settings, model.n_layers) is done
     assert not recorded(tmp_path, TrainSettings(kind="lora", rank=1), model.n_layers)
+
+
+def test_a_plan_trains_what_its_folder_lacks_and_records_what_ships(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_Runner, "model", property(lambda runner: fresh()))
+    monkeypatch.setattr("interp.given.as_task", lambda given: task())
+    runner = _Runner("toy", "word-problems", None, tmp_path / "runs", tmp_path / "toy")
+    plan = [TrainSettings.model_validate({**FEW, **more}) for more in ({"layers": (1,)}, {"kind": "lora", "rank": 4})]
+    runner.share(plan[:1])
+    capsys.readouterr()
+    runner.share(plan)
+    told = capsys.readouterr().err
+    assert "single-layer/1@0 is there" in told and told.count("training ") == 1
+    records = {record.name: record for record in read_records(tmp_path / "toy")}
+    assert set(records) == {"base@0", "single-layer/1@0", "lora-r4@0"}
+    ships = load.load_intervention(tmp_path / "toy" / "lora-r4@0")
+    assert (records["lora-r4@0"].digest, records["lora-r4@0"].trials) == (ships.digest, 1)
+    # in another folder of runs the set's own folder still says that it is done
+    _Runner("toy", "word-problems", None, tmp_path / "elsewhere", tmp_path / "toy").share(plan)
+    assert capsys.readouterr().err.count("is there") == 2
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
