@@ -206,21 +206,22 @@ class MatchFullTuning(Experiment):
 
     def _change(self, ctx: Context, sets: Sequence[Tuned]) -> pd.DataFrame:
         """Change of the last hidden state against full tuning's, and KL(full || set) per token."""
-        full = next((one.record for one in sets if one.kind == FULL and one.record and one.record.change), None)
-        if full is None or full.change is None:
+        now = {one.name: one.vectors.digest for one in sets if one.vectors is not None}
+        fulls = [one.record.change for one in sets if one.kind == FULL and one.record and one.record.change]
+        # one run of full tuning, that which was held against most of these sets
+        full = max(fulls, key=lambda one: sum(bool(one.kl_to(*pair)) for pair in now.items()), default=None)
+        if full is None:
             reason = f"not testable here, because {NO_FULL}"
             return pd.DataFrame([{"part": "missing", "kind": FULL, "reason": reason}])
-        fixed = fixed_texts(ctx, full.change, self.texts)
-        reference = as_tensor(full.change, len(fixed.texts)).numpy().astype(float)
+        fixed = fixed_texts(ctx, full, self.texts)
+        reference = as_tensor(full, len(fixed.texts)).numpy().astype(float)
         own = {one.name: one.edits for one in sets if one.edits and one.kind != BASE}
-        digests_now = {one.name: one.vectors.digest for one in sets if one.vectors is not None}
         random = random_sets(sets, self.draws, self.seed)
         found = changes(ctx, fixed, {**own, **random})
         rows = [
-            _change_row(name, delta, reference, full.change.kl_to(name, digests_now.get(name, "")))
-            for name, delta in found.items()
+            _change_row(name, delta, reference, full.kl_to(name, now.get(name, ""))) for name, delta in found.items()
         ]
-        base = _kl_ends(full.change.kl_to(BASE), len(fixed.texts))
+        base = _kl_ends(full.kl_to(BASE), len(fixed.texts))
         rows.append({"part": "change", "kind": BASE, "seed": 0, "n": len(fixed.texts), **base})
         return pd.DataFrame(rows)
 

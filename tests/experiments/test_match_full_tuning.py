@@ -105,6 +105,19 @@ def test_a_record_of_other_weights_or_another_task_does_not_count(model: Model, 
     assert set(rows["kind"]) == {"base", "full"}
 
 
+def test_the_full_tuning_that_was_held_against_most_sets_is_compared_with(
+    model: Model, tmp_path: Path, runs: Path
+) -> None:
+    vectors, other = toys.planted(model, scale=20.0), toys.planted(model, scale=-20.0)
+    vectors.save(tmp_path / "all-layer@0.safetensors")
+    for seed, full in enumerate((other, vectors)):
+        found = change(model, full.edits())
+        known = {"kl": {"all-layer@0": found.kl["base"]}, "of": {"all-layer@0": vectors.digest}} if seed else {}
+        record(model, "full", marks(0.8, seed=1), seed=seed, change=found.model_copy(update=known)).save(tmp_path)
+    row = part(measured(model, tmp_path, runs, texts=4).frame, part="change", kind="all-layer").iloc[0]
+    assert row["cosine"] == pytest.approx(1.0, abs=1e-3) and np.isfinite(row["kl"])
+
+
 def test_a_record_of_a_set_that_was_trained_anew_does_not_count(model: Model, tmp_path: Path, runs: Path) -> None:
     old, new = toys.planted(model, scale=20.0), toys.planted(model, scale=10.0)
     new.save(tmp_path / "all-layer@0.safetensors")

@@ -51,5 +51,5 @@ def embedded_plan() -> list[TrainSettings]:
             for place in PLACES
             if place != "mlp_out"
         ),
-        TrainSettings.model_validate({"kind": "full", **TOGETHER}),
+        *(TrainSettings.model_validate({"kind": "full", "seed": seed, **TOGETHER}) for seed in (0, 1)),
     ]
