@@ -25,7 +25,7 @@ tried, and scores by template.
 Several of them are controls: a *random* reward is a fair coin, a *format* reward only asks for a box and an end. All
 weights do not ship, their answers do. `mean-difference` was never trained: it points from wrong to right completions.
 """
-HEAD = ("set", "trained", "completions", "runs", "right at T = 1 (%)", "right, greedy (%)", "n")
+HEAD = ("set", "updates", "completions", "runs", "right at T = 1 (%)", "right, greedy (%)", "n")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -45,7 +45,7 @@ def page() -> str:
 
 def _row(record: TrainingRecord) -> Iterable[str]:
     settings = record.provenance.get("settings")
-    steps = f"{settings['steps']} updates" if isinstance(settings, dict) else "not at all"
+    steps = str(settings["steps"]) if isinstance(settings, dict) else ""
     counts = [f"{record.rollouts:,}", str(record.trials)] if record.rollouts else ["", ""]
     found = [record.answers[name] for name in ("T=1", "greedy")]
     return f"`{record.name}`", steps, *counts, *map(_percent, found), str(len(found[0].right))
