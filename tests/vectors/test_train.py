@@ -23,7 +23,15 @@ from vectors.train.parameters import Parameters, start
 from vectors.train.passes import backward
 from vectors.train.result import install, rivals, set_name
 from vectors.train.rollout import Rollout, batch_of, roll_out
-from vectors.train.settings import PLACES, TrainSettings
+from vectors.train.settings import (
+    ADAPTER_RATE,
+    ADAPTERS_RATE,
+    APART_FACTOR,
+    FULL_RATE,
+    PLACES,
+    TOGETHER_RATE,
+    TrainSettings,
+)
 from vectors.train.state import STATE
 from vectors.train.trainer import Trained, adamw, train, update
 
@@ -305,6 +313,23 @@ def test_a_run_that_dies_in_the_middle_of_a_step_resumes_bit_for_bit(tmp_path: P
         train(model, task(), settings, out=tmp_path / "cut", resume=False)
     same(whole, train(model, task(), settings, out=tmp_path / "cut"))
     same(whole, train(model, task(), settings, out=tmp_path / "cut"))  # finished: recalled
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({"layers": (1,)}, 2 * APART_FACTOR),
+        ({"layers": (1,), "rank": 1}, TOGETHER_RATE),
+        ({}, TOGETHER_RATE),
+        ({"kind": "rank1", "layers": (1,)}, ADAPTER_RATE),
+        ({"kind": "lora", "rank": 2}, ADAPTERS_RATE),
+        ({"kind": "full"}, FULL_RATE),
+        ({"kind": "lora", "rank": 2, "rate": 0.25}, 0.25),
+    ],
+)
+def test_rates_follow_the_norm_alone_and_constants_together(settings: dict[str, Any], rate: float) -> None:
+    parameters = start(toy_model(), chosen(**settings).checked(3), dict.fromkeys(range(3), 2.0))
+    assert list(parameters.rates.values()) == pytest.approx([rate] * len(parameters.rates))
 
 
 def test_a_training_run_is_shown_with_its_test_and_redrawn(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from interp.model import Model
 from interp.prompts import Prompt
 from interp.sites import Site
 from vectors.train.low_rank import LowRank
-from vectors.train.settings import ADAPTER_RATE, FULL_RATE, TOGETHER_RATE, TrainSettings
+from vectors.train.settings import ADAPTER_RATE, ADAPTERS_RATE, FULL_RATE, TOGETHER_RATE, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ def start(model: Model, settings: TrainSettings, norms: Mapping[int, float]) -> 
 def _rate(settings: TrainSettings, norms: Mapping[int, float]) -> float:
     if settings.kind == "full":
         return FULL_RATE
+    alone = len(settings.layers) == 1
     if settings.kind in ("rank1", "lora"):
-        return ADAPTER_RATE
-    alone = len(settings.layers) == 1 and settings.rank is None
-    return settings.factor * norms[settings.layers[0]] if alone else TOGETHER_RATE
+        return ADAPTER_RATE if alone else ADAPTERS_RATE
+    return settings.factor * norms[settings.layers[0]] if alone and settings.rank is None else TOGETHER_RATE
 
 
 def _tensors(model: Model, settings: TrainSettings) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ from vectors.train.state import (
     save_state,
 )
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings would train other numbers."""
 
 TESTED = {"T=1": 1.0, "greedy": 0.0}
