@@ -23,8 +23,8 @@ from vectors.steering import SteeringVectors
 from vectors.train.settings import TrainSettings
 from vectors.train.trainer import Trained
 
-SAME_QUESTION = ("kind", "layers", "place", "rank", "reward")
-"""Runs that agree on these (and on model and task) are trials of one another."""
+SAME_QUESTION = ("kind", "layers", "place", "rank", "reward", "seed")
+"""Runs that agree on these (and on model and task) are trials of one another; another seed is a set of its own."""
 
 
 def set_name(settings: TrainSettings, n_layers: int) -> str:
