@@ -18,8 +18,10 @@ from interp.model import Model
 from interp.sites import Site
 from tests.vectors.test_train import task, toy_model
 from vectors import Card, LowRankAdapters, SteeringVectors, list_pretrained, load, load_vectors
+from vectors.catalogue import PRETRAINED
 from vectors.train.command import _Runner  # pyright: ignore[reportPrivateUsage]
 from vectors.train.evaluate import evaluate
+from vectors.train.plan import EMBEDDED_MODEL, embedded_plan
 from vectors.train.record import (
     Fixed,
     TrainingRecord,
@@ -196,6 +198,17 @@ def test_a_plan_trains_what_its_folder_lacks_and_records_what_ships(
     # in another folder of runs the set's own folder still says that it is done
     _Runner("toy", "word-problems", None, tmp_path / "elsewhere", tmp_path / "toy").share(plan)
     assert capsys.readouterr().err.count("is there") == 2
+
+
+def test_every_set_of_the_recipe_ships_with_its_record() -> None:
+    folder = PRETRAINED / EMBEDDED_MODEL
+    lacking = [one for one in embedded_plan() if not recorded(folder, one, n_layers=30)]
+    assert not lacking, "interp train --plan embedded"
+    for record in read_records(folder):
+        if record.set not in ("full", "base"):
+            found = load.load_intervention(f"{EMBEDDED_MODEL}/{record.name}")
+            known = record.digest, record.provenance["key"], record.trials
+            assert known == (found.digest, found.card.recipe["run"], found.card.runs)
 
 
 def test_a_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
