@@ -34,7 +34,8 @@ CAPTIONS: Mapping[str, str] = {
     "training seeds. Right, the difference from training all weights; a set matches where its interval stays above -5 "
     "points. Bars: 95 % intervals over problems.",
     "match-full-tuning-mechanism": "Left, divergence of the fully tuned model from each set per token on fixed texts "
-    "of the base. Middle, cosine of what the last hidden state gains; grey: random vectors. Right, problems that "
+    "of the base, for sets that were there when all weights were trained. Middle, cosine of what the last "
+    "hidden state gains; grey: random vectors. Right, problems that "
     "training repairs, shared with full tuning; grey: the range when they fall on random problems of the same "
     "template.",
     "adaptive-scaling": "Above, the coefficient c of each layer's adapter at each token of one problem, in units of "
