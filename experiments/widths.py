@@ -82,7 +82,7 @@ class Bridge:
         model = self.other
         return Card(
             name=f"{donor.name} carried"[:120], base_model=model.name, architecture=model.architecture,
-            fingerprint=model.fingerprint, d_model=model.d_model, n_layers=model.n_layers,
+            lineage=model.lineage, fingerprint=model.fingerprint, d_model=model.d_model, n_layers=model.n_layers,
         )  # fmt: skip
 
     def _seed(self, layer: int, draw: int) -> int:

@@ -28,6 +28,7 @@ class Batch:
     prompt_len: Int[Tensor, " batch"]
 
     def __post_init__(self) -> None:
+        _check_shapes(self.ids, self.mask, self.prompt_len)
         if not bool(self.mask[:, -1:].all()) or bool((self.mask[:, :-1] & ~self.mask[:, 1:]).any()):
             raise UserError("a batch is padded on the left only", works="build it with Batch.of(prompts, completions)")
 
@@ -58,9 +59,33 @@ class Batch:
         return cls(ids, mask, torch.tensor([len(prompt.ids) for prompt in prompts], device=device))
 
     @classmethod
-    def unpadded(cls, ids: Int[Tensor, "batch pos"]) -> Batch:
-        """Rows of equal length without padding; every token counts as prompt."""
+    def unpadded(cls, ids: Tensor) -> Batch:
+        """Rows of equal length without padding, [batch, pos]; every token counts as prompt.
+
+        Raises:
+            UserError: it is no rectangle of integers, or an empty one.
+        """
+        _check_ids(ids)
+        ids = ids.long()
         return cls(ids, torch.ones_like(ids, dtype=torch.bool), torch.full_like(ids[:, 0], ids.shape[1]))
+
+    def check(self, *, tokens: int, context: int) -> None:
+        """Refuse tokens and lengths that a model does not have.
+
+        Args:
+            tokens: rows of the model's embedding.
+            context: longest row.
+
+        Raises:
+            UserError: a token has no row, or a row is too long.
+        """
+        low, high = int(self.ids.min()), int(self.ids.max())
+        if low < 0 or high >= tokens:
+            works = "the tokenizer may have more tokens than the embedding has rows; padding may be any token, such as 0"
+            raise UserError(f"the model has tokens 0 to {tokens - 1}", given=low if low < 0 else high, works=works)
+        longest = int(self.mask.sum(1).max())
+        if longest > context:
+            raise UserError(f"the model's context holds {context} tokens", given=longest)
 
     @property
     def position(self) -> Int[Tensor, "batch pos"]:
@@ -80,3 +105,38 @@ class Batch:
 
     def __len__(self) -> int:
         return self.ids.shape[0]
+
+
+def as_batch(batch: object) -> Batch:
+    """Take a Batch as it is, and [batch, pos] token ids as rows without padding.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if isinstance(batch, Batch):
+        return batch
+    return Batch.unpadded(batch)  # pyright: ignore[reportArgumentType] - checked there
+
+
+def _check_ids(ids: object) -> None:
+    works = "a Batch, or a tensor of token ids [batch, pos]"
+    if not isinstance(ids, Tensor):
+        raise UserError("a model runs a batch of token ids", given=type(ids).__name__, works=works)
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise UserError("token ids are integers", given=ids.dtype, works=works)
+    if ids.ndim != 2 or 0 in ids.shape:
+        given = f"shape {list(ids.shape)}"
+        raise UserError("a batch has at least one row and one token in each", given=given, works=works)
+
+
+def _check_shapes(ids: Tensor, mask: Tensor, prompt_len: Tensor) -> None:
+    _check_ids(ids)
+    if mask.shape != ids.shape or mask.dtype != torch.bool:
+        given = f"{mask.dtype}, shape {list(mask.shape)}"
+        raise UserError(f"the mask is boolean, of the ids' shape {list(ids.shape)}", given=given)
+    if prompt_len.shape != ids.shape[:1] or prompt_len.is_floating_point():
+        given = f"{prompt_len.dtype}, shape {list(prompt_len.shape)}"
+        raise UserError(f"each of the {len(ids)} rows has a number of prompt tokens", given=given)
+    if bool((prompt_len < 1).any()) or bool((prompt_len > mask.sum(1)).any()):
+        given = prompt_len.tolist()
+        raise UserError("a prompt has at least one token, and no more than its row", given=given)

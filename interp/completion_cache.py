@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from interp.backend.weights import hooks_present
+from interp.backend.foreign import survey
 from interp.completions import Completion, Completions
 from interp.digest import digest
 from interp.editor import Fired
@@ -68,7 +68,7 @@ class Request:
 
     def folder_keys(self, model: Model) -> list[str | None]:
         """The folder of each prompt's rows; None where something has no digest, so that nothing can be kept."""
-        if hooks_present(model.hooked):
+        if survey(model.hooked).foreign:
             return [None] * len(self.prompts)
         about = FORMAT, model.fingerprint, str(model.dtype), model.stop_ids, self.max_new_tokens, self.temperature
         seed = self.seed if self.temperature else 0
@@ -103,7 +103,7 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
     for file in (folder / JOURNAL).glob("*.parquet"):
         _distribute(file)
     folders, keys = request.folder_keys(model), request.prompt_keys()
-    found = kept(model, request, folder)
+    found = _kept(folders, request, folder)
     missing = [row for row, samples in enumerate(found) if len(samples) < request.samples]
     hits = [row for row in range(len(found)) if row not in set(missing)]
     fired = _touched(model, request, found, hits)
@@ -122,7 +122,10 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
 
 def kept(model: Model, request: Request, folder: Path) -> list[list[tuple[Completion, str]]]:
     """The samples of each prompt on the disk, as many as are asked for or fewer; arguments as for `complete`."""
-    folders = request.folder_keys(model)
+    return _kept(request.folder_keys(model), request, folder)
+
+
+def _kept(folders: Sequence[str | None], request: Request, folder: Path) -> list[list[tuple[Completion, str]]]:
     stored = {name: _read(folder / name) for name in set(folders) if name is not None}
     return [
         [] if name is None else stored[name].get(key, [])[: request.samples]

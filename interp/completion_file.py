@@ -72,6 +72,7 @@ class FileSource:
 
 def asking(model: Model, request: Request, problems: Sequence[str] | None = None) -> list[Line]:
     """What a request asks, a line for each prompt and sample."""
+    fingerprint = model.fingerprint  # reads all weights: once
     return [
         {
             "problem": None if problems is None else problems[row],
@@ -81,7 +82,7 @@ def asking(model: Model, request: Request, problems: Sequence[str] | None = None
             "temperature": float(request.temperature),
             "max_new_tokens": request.max_new_tokens,
             "stop_ids": list(model.stop_ids),
-            "model": model.fingerprint,
+            "model": fingerprint,
             "edits": [edit.digest for edit in edits],
         }
         for row, (prompt, edits) in enumerate(zip(request.prompts, request.row_edits(), strict=True))

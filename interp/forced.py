@@ -35,6 +35,7 @@ class Runs(Protocol):
     @property
     def n_layers(self) -> int: ...  # noqa: D102
 
+    def check(self, batch: Batch) -> None: ...  # noqa: D102
     def tokens(  # noqa: D102
         self, ids: Tensor, position: Tensor, prompt_len: Tensor, rows: Tensor, weight: Tensor | None = None
     ) -> Tokens: ...
@@ -59,6 +60,7 @@ class Forced:
     """
 
     def __init__(self, model: Runs, batch: Batch, keep: Iterable[int] = ()) -> None:
+        model.check(batch)
         self.model, self.path = model, model.path
         self.device = self.path.device
         self.last = model.n_layers - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
@@ -21,9 +21,10 @@ from interp.edits import Edits, Patch, PerRow
 from interp.errors import UserError
 from interp.memory import halved
 from interp.positions import Tokens
-from interp.prompts import Prompt, shared_prefix
-from interp.sampling import draw, stream_seed, uniforms
+from interp.prompts import Prompt, check_prompts, shared_prefix
+from interp.sampling import stream_seed
 from interp.sites import Site
+from interp.whole_rows import Row, WholeRows, extend
 
 MIN_PREFIX = 8
 """A shorter common prefix is not worth a pass of its own."""
@@ -44,12 +45,15 @@ class Decodes(Protocol):
     @property
     def n_ctx(self) -> int: ...  # noqa: D102
     @property
+    def n_tokens(self) -> int: ...  # noqa: D102
+    @property
     def d_vocab(self) -> int: ...  # noqa: D102
     @property
     def bytes_per_token(self) -> int: ...  # noqa: D102
 
     def memory_bytes(self, gigabytes: float | None) -> float: ...  # noqa: D102
     def unembed(self, resid: Tensor) -> Tensor: ...  # noqa: D102
+    def logits(self, final: Tensor) -> Tensor: ...  # noqa: D102
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]: ...  # noqa: D102
     def tokens(  # noqa: D102
         self, ids: Tensor, position: Tensor, prompt_len: Tensor, rows: Tensor, weight: Tensor | None = None
@@ -82,19 +86,9 @@ class Sampling:
             raise UserError("sampling needs >= 1 token, >= 1 sample and a temperature >= 0", given=given)
 
 
-@dataclass
-class _Row:
-    prompt: int
-    sample: int
-    stream: int
-    ids: list[int] = field(default_factory=list)
-    log_prob: list[float] = field(default_factory=list)
-    entropy: list[float] = field(default_factory=list)
-    ended: bool = False
-
-
 def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: Sampling) -> Completions:
     """Complete every prompt; see `Model.generate`."""
+    check_prompts(prompts, tokens=model.n_tokens)
     keys = sampling.keys or [digest(prompt.ids) for prompt in prompts]
     if len(keys) != len(prompts):
         raise UserError(f"{len(prompts)} prompts need as many keys", given=len(keys))
@@ -105,7 +99,7 @@ def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: 
     if longest > model.n_ctx:
         raise UserError(f"the model's context holds {model.n_ctx} tokens", given=longest)
     editor = Editor(edits, n_rows=len(prompts), n_layers=model.n_layers)
-    rows: list[_Row] = []
+    rows: list[Row] = []
     with torch.no_grad():
         held = 2 * longest if editor.base_sites else longest  # the base stream's keys and values stand beside
         depths = editor.depths
@@ -164,27 +158,30 @@ class _Decoder:
         self.path = model.path
         self.stop = set(model.stop_ids)
 
-    def run(self, chunk: list[int]) -> list[_Row]:
+    def run(self, chunk: list[int]) -> list[Row]:
         """Prefill, then one token at a time until every row has ended or is cut."""
-        final, cache, prompt_len = self._prefill(chunk)
         samples = self.sampling.samples
-        expand = torch.arange(len(chunk), device=self.path.device).repeat_interleave(samples)
-        if samples > 1:
-            final, cache = final[expand], cache.take(expand, reserve=self.sampling.max_new_tokens)
-        prompt_len = prompt_len[expand]
         rows = [
-            _Row(prompt, sample, stream_seed(self.sampling.seed, self.keys[prompt], sample))
+            Row(prompt, sample, stream_seed(self.sampling.seed, self.keys[prompt], sample))
             for prompt in chunk
             for sample in range(samples)
         ]
-        self._decode(rows, final, cache, prompt_len)
+        if isinstance(self.path, HookPath) and not self.path.caches:
+            length, temperature = self.sampling.max_new_tokens, self.sampling.temperature
+            WholeRows(self.model, self.path, self.prompts, self.editor, temperature, length).complete(rows)
+            return rows
+        final, cache, prompt_len = self._prefill(chunk)
+        expand = torch.arange(len(chunk), device=self.path.device).repeat_interleave(samples)
+        if samples > 1:
+            final, cache = final[expand], cache.take(expand, reserve=self.sampling.max_new_tokens)
+        self._decode(rows, final, cache, prompt_len[expand])
         return rows
 
-    def _decode(self, rows: list[_Row], final: Tensor, cache: Any, prompt_len: Int[Tensor, " row"]) -> None:
+    def _decode(self, rows: list[Row], final: Tensor, cache: Any, prompt_len: Int[Tensor, " row"]) -> None:
         active = rows
         index = torch.tensor([row.prompt for row in rows], device=self.path.device)
         for step in range(self.sampling.max_new_tokens):
-            token = self._choose(active, final, step)
+            token = extend(active, self.model.unembed(final), step, self.sampling.temperature, self.stop)
             alive = [not row.ended for row in active]
             if step + 1 == self.sampling.max_new_tokens or not any(alive):
                 return
@@ -198,17 +195,6 @@ class _Decoder:
             tokens = self.model.tokens(token[:, None], position[:, None], prompt_len, index)
             final = self._forward(tokens, cache)[:, -1]
 
-    def _choose(self, active: list[_Row], final: Float[Tensor, "row d_model"], step: int) -> Int[Tensor, " row"]:
-        u = uniforms([row.stream for row in active], step)
-        token, log_p, entropy = draw(self.model.unembed(final), self.sampling.temperature, u)
-        for row, t, lp, h in zip(active, token.tolist(), log_p.tolist(), entropy.tolist(), strict=True):
-            if not row.ended:
-                row.ids.append(t)
-                row.log_prob.append(lp)
-                row.entropy.append(h)
-                row.ended = t in self.stop
-        return token
-
     def _forward(self, tokens: Tokens, cache: Any) -> Tensor:
         return self.editor.run(self.path, tokens, cache=cache)
 
@@ -219,7 +205,8 @@ class _Decoder:
         ids = self.prompts[chunk[0]].ids
         shared = shared_prefix([self.prompts[row] for row in chunk])
         shared = self.editor.shared_prefix(lengths, min(shared, int(lengths[chunk].min()) - 1), ids)
-        prefix = shared if shared >= MIN_PREFIX else 0
+        # The padding after a shared prefix would count in a window of TransformerLens, which goes by places.
+        prefix = shared if shared >= MIN_PREFIX and not isinstance(self.path, HookPath) else 0
         cache, group = self._prefix(chunk, lengths, prefix)
         rest = [self.prompts[row].ids[prefix:] for row in chunk]
         width = max(map(len, rest))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -22,6 +21,9 @@ RESERVED = ("bake", "intervention", "load", "convert", "catalogue", "check-fit")
 
 HUB = "hf://"
 """Begins the address of vectors on the Hugging Face hub."""
+
+LINEAGE = 16
+"""Hexadecimal digits of a model's lineage; its fingerprint has twice as many."""
 
 COMPUTED = "untrained"
 """What stands in for a model without trained vectors; `vectors.untrained`."""
@@ -146,18 +148,22 @@ def describe_model(model: Any) -> dict[str, Any] | None:
         return None
     return {
         "name": plain_name(model.name),
-        "fingerprint": _fingerprint(model),
+        "fingerprint": model.fingerprint,
+        "lineage": model.lineage,
         "dtype": str(model.dtype).removeprefix("torch."),
         "d_model": int(model.d_model),
         "n_layers": int(model.n_layers),
     }
 
 
-def _fingerprint(model: Any) -> str:
-    """Identity of the weights; never the same twice while somebody else's hooks may change what they compute."""
-    from interp.backend.weights import hooks_present
-
-    return f"{model.fingerprint}+hooks-{uuid.uuid4().hex[:8]}" if hooks_present(model.hooked) else model.fingerprint
+def with_lineage(data: Any) -> Any:
+    """Fields of a card or record, where an older one called the model's lineage its fingerprint."""
+    if not isinstance(data, Mapping) or data.get("lineage"):
+        return data
+    older = data.get("fingerprint")
+    if not isinstance(older, str) or len(older) > LINEAGE:
+        return data
+    return {**data, "lineage": older, "fingerprint": ""}
 
 
 def describe_vectors(vectors: Any, name: str | None = None) -> dict[str, Any] | None:

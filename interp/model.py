@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
 from html import escape
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.backend.engine import Engine
 from interp.backend.fingerprint import fingerprint
+from interp.backend.foreign import head_survey, survey
 from interp.backend.hook_path import HookPath, path_of
-from interp.backend.weights import Hooked, device_of, hooks_present, runs_functionally, unembed
-from interp.batch import Batch
+from interp.backend.lineage import lineage
+from interp.backend.weights import Hooked, device_of, dtype_of, rows_of, runs_functionally, unembed
+from interp.batch import Batch, as_batch
 from interp.chat import Turns, render
 from interp.completions import Completions
-from interp.editor import Editor, Fired
+from interp.editor import Editor
 from interp.edits import Edits
 from interp.errors import UserError
 from interp.generate import Sampling, generate
@@ -28,51 +28,22 @@ from interp.prompts import Prompt
 from interp.readouts import Readout
 from interp.scoring import PREDICTING, score
 from interp.sites import Site
+from interp.token_texts import TokenTexts
+from interp.trace import Trace as Trace
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-@dataclass(frozen=True)
-class Trace:
-    """What a run left.
-
-    Attributes:
-        final: resid_post of the last block after its edits, [batch, pos, d_model].
-        values: the sites that were read, after their edits.
-        fired: how often each edit touched a token.
-        batch: what was run.
-        model: what ran it.
-    """
-
-    final: Float[Tensor, "batch pos d_model"]
-    values: dict[Site, Tensor]
-    fired: tuple[Fired, ...]
-    batch: Batch
-    model: Model = field(repr=False)
-
-    def __getitem__(self, site: Site) -> Tensor:
-        if site not in self.values:
-            raise UserError("this site was not read", given=str(site), works=f"run(..., read=[{site!r}])")
-        return self.values[site]
-
-    def log_probs(self, at: Bool[Tensor, "batch pos"] | None = None) -> Float[Tensor, "*n vocab"]:
-        """Next-token log-probabilities, nats, float32.
-
-        Args:
-            at: positions to unembed, giving [n, vocab]; all of them, giving [batch, pos, vocab], if None. The
-                vocabulary is large: ask for the positions that you need.
-        """
-        resid = self.final if at is None else self.final[at]
-        with torch.no_grad():
-            return self.model.unembed(resid).float().log_softmax(-1)
-
-
 class Model:
     """A HookedTransformer, its tokenizer and its end tokens.
 
+    Nothing is copied or kept between calls: each computes with the weights, settings and hooks that the object has
+    then. Code that somebody put on it (hooks of either library, replaced methods, modules of other classes) runs too,
+    through the object's own forward pass, which is slower; code on the model as a whole is refused.
+
     Args:
-        hooked: the weights; kept as they are.
+        hooked: the weights; the object itself is kept.
         tokenizer: its own if None.
         name: shown in figures; the config's if None.
         architecture: Hugging Face class name; the config's if None.
@@ -97,8 +68,7 @@ class Model:
         )
         eos = getattr(self.tokenizer, "eos_token_id", None)
         self.stop_ids: tuple[int, ...] = tuple(stop_ids) if stop_ids is not None else (() if eos is None else (eos,))
-        self._engine = Engine(hooked) if runs_functionally(hooked) else None
-        self._text = lru_cache(maxsize=None)(self._decode_one)
+        self._texts = TokenTexts(self.tokenizer)
 
     @classmethod
     def of(cls, model: Model | Hooked) -> Model:
@@ -107,10 +77,20 @@ class Model:
 
     @property
     def path(self) -> Engine | HookPath:
-        """The engine, or the model's own hooks where foreign hooks or an unusual architecture ask for them."""
-        if self._engine is None or hooks_present(self.hooked):
-            return path_of(self.hooked)
-        return self._engine
+        """The engine, or the model's own hooks where foreign code or an unusual architecture asks for them.
+
+        Made anew at every access, with the weights as they are: take it once a call.
+
+        Raises:
+            UserError: code is on the model as a whole, or dropout is on.
+        """
+        about = survey(self.hooked)
+        if about.whole:
+            works = "remove it, or put the hook on a block: code on the model as a whole may change its logits"
+            raise UserError("what this model computes cannot be followed", given=about.whole, works=works)
+        if about.foreign or not runs_functionally(self.hooked, about.kinds):
+            return path_of(self.hooked, caches=not about.foreign)
+        return Engine(self.hooked)
 
     @property
     def n_layers(self) -> int:
@@ -128,6 +108,11 @@ class Model:
         return int(self.cfg.d_vocab)
 
     @property
+    def n_tokens(self) -> int:
+        """Rows of the embedding: tokens that can be fed."""
+        return rows_of(self.hooked)
+
+    @property
     def n_ctx(self) -> int:
         """Longest row, tokens."""
         return int(self.cfg.n_ctx)
@@ -135,17 +120,28 @@ class Model:
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return self.cfg.dtype
+        return dtype_of(self.hooked)
 
     @property
     def device(self) -> torch.device:
         """Of the weights."""
         return device_of(self.hooked)
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Identity of the weights, whatever dtype they were loaded in."""
-        return fingerprint(self.hooked)
+        """Identity of everything in this model that can change a number, as it is now; what recalls results uses it.
+
+        It reads all weights (0.1 s for the embedded model): take it once a call. See `interp.backend.fingerprint`.
+        """
+        return fingerprint(self.hooked, self.tokenizer, self.stop_ids)
+
+    @property
+    def lineage(self) -> str:
+        """Identity of the base model, whatever dtype it was loaded in and however it was tuned; vectors fit by it.
+
+        When NOT to use it: to recall results. Models with different weights share it.
+        """
+        return lineage(self.hooked)
 
     @property
     def bytes_per_token(self) -> int:
@@ -166,6 +162,9 @@ class Model:
             text: the user's message, or turns `[{"role": "user", "content": "..."}, ...]`.
             system: system message; none, never a default of the template's, if None.
         """
+        if self.tokenizer is None:
+            works = "Prompt(ids), or Model(hooked, tokenizer=...)"
+            raise UserError("this model has no tokenizer to make a prompt of text", given=self.name, works=works)
         return render(self.tokenizer, text, system=system)
 
     def tokens(
@@ -177,7 +176,15 @@ class Model:
         weight: Int[Tensor, " batch"] | None = None,
     ) -> Tokens:
         """The tokens of one pass, with this model's tokenizer to name them."""
-        return Tokens(ids, position, prompt_len, rows, self._text, weight=weight)
+        return Tokens(ids, position, prompt_len, rows, self.texts.exact, weight=weight)
+
+    def check(self, batch: Batch) -> None:
+        """Refuse tokens and lengths that this model does not have.
+
+        Raises:
+            UserError: a token has no row in the embedding, or a row is longer than the context.
+        """
+        batch.check(tokens=self.n_tokens, context=self.n_ctx)
 
     def run(self, batch: Batch | Tensor, edits: Edits = (), read: Sequence[Site] = ()) -> Trace:
         """One pass over whole rows, without gradient.
@@ -188,17 +195,18 @@ class Model:
             read: sites to keep, after their edits.
 
         Raises:
-            UserError: an edit never fired, or a site does not exist.
+            UserError: an edit never fired, a site, a token or a position does not exist, or it is no batch.
         """
-        batch = batch if isinstance(batch, Batch) else Batch.unpadded(batch)
+        batch = as_batch(batch)
         editor = Editor(edits, n_rows=len(batch), n_layers=self.n_layers, read=read)
         with torch.no_grad():
             final = self.forward(batch, editor)
         values = {site: parts[0] for site, parts in editor.values.items()}
-        return Trace(final, values, tuple(editor.fired()), batch, self)
+        return Trace(final, values, tuple(editor.fired()), batch, self, head_survey(self.hooked))
 
     def forward(self, batch: Batch, editor: Editor) -> Float[Tensor, "batch pos d_model"]:
         """One pass over whole rows, differentiable; returns resid_post of the last block."""
+        self.check(batch)
         rows = torch.arange(len(batch), device=self.device)
         ids, position, prompt_len = (t.to(self.device) for t in (batch.ids, batch.position, batch.prompt_len))
         tokens = self.tokens(ids, position, prompt_len, rows)
@@ -249,22 +257,37 @@ class Model:
         return score(self, batch, edits, readouts, at=at)
 
     def unembed(self, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-        """Final norm, unembedding and soft cap: logits, in the model's dtype."""
-        normed = self.hooked.ln_final(resid) if self.cfg.normalization_type is not None else resid
+        """Final norm, unembedding and soft cap: logits of any rows, in the model's dtype.
+
+        Raises:
+            UserError: foreign code is on the final norm or the unembedding, which may look at positions of a row.
+        """
+        if reason := head_survey(self.hooked):
+            works = "run(...).log_probs() and generate unembed whole rows; here, remove it"
+            raise UserError("selected positions cannot be unembedded under foreign code", given=reason, works=works)
+        return self.logits(resid)
+
+    def logits(self, final: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
+        """The same of whole rows, [batch, pos, d_model], as the model's own forward pass has them; it runs hooks too."""
+        normed = self.hooked.ln_final(final) if self.cfg.normalization_type is not None else final
         logits = unembed(self.hooked, normed)
         cap = self.cfg.output_logits_soft_cap
         return logits if cap <= 0 else cap * torch.tanh(logits / cap)
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
-        """Text of each row, special tokens left out."""
-        return [self.tokenizer.decode(list(row), skip_special_tokens=True) for row in rows]
+        """Text of each row, special tokens left out; token numbers in angle brackets without a tokenizer."""
+        return [self.texts.decode(row) for row in rows]
 
     def token_text(self, token: int) -> str:
-        """Text of one token."""
-        return self._text(token)
+        """Text of one token; its number in angle brackets without a tokenizer."""
+        return self.texts.shown(token)
 
-    def _decode_one(self, token: int) -> str:
-        return self.tokenizer.decode([token])
+    @property
+    def texts(self) -> TokenTexts:
+        """Texts of tokens, remembered for as long as the tokenizer is the same object."""
+        if self._texts.tokenizer is not self.tokenizer:
+            self._texts = TokenTexts(self.tokenizer)
+        return self._texts
 
     def __repr__(self) -> str:
         return f"Model({self.name}: {self.n_layers} blocks, d_model {self.d_model}, {self.dtype}, {self.device})"
@@ -282,3 +305,4 @@ class Model:
         }
         rows = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
         return f"<table><caption>{escape(self.name)}</caption>{rows}</table>"
+

@@ -94,6 +94,7 @@ class PatchSweep:
         if len(into) != 1 or into.ids.shape != source.ids.shape:
             given = f"{list(into.ids.shape)} and {list(source.ids.shape)}"
             raise UserError("patching takes two rows of equal length", given=given, works="one pair at a time")
+        model.check(into)
         self.model, self.into, self.streams = model, Run(into, tuple(into_edits)), tuple(streams)
         self.engine = _engine(model, self.into.edits)
         self.length, self.memory_gb = into.ids.shape[1], memory_gb

@@ -71,3 +71,29 @@ def shared_prefix(prompts: Sequence[Prompt]) -> int:
         (index for index, column in enumerate(columns) if len(set(column)) > 1),
         min(len(prompt.ids) for prompt in prompts),
     )
+
+
+def check_prompts(prompts: Sequence[Prompt], *, tokens: int) -> None:
+    """Refuse prompts that a model cannot complete.
+
+    Args:
+        prompts: of one call.
+        tokens: rows of the model's embedding.
+
+    Raises:
+        UserError: there are none, one has no token, or a token has no row.
+    """
+    if isinstance(prompts, Prompt) or not all(isinstance(prompt, Prompt) for prompt in prompts):
+        works = "[model.prompt(text), ...] or [Prompt(ids), ...]"
+        given = type(prompts if isinstance(prompts, Prompt) else next(p for p in prompts if not isinstance(p, Prompt)))
+        raise UserError("a model completes a list of prompts", given=given.__name__, works=works)
+    if not prompts or not all(prompt.ids for prompt in prompts):
+        raise UserError("a model completes at least one prompt, and each has at least one token")
+    for prompt in prompts:
+        wrong = [one for one in prompt.ids if isinstance(one, bool) or not isinstance(one, int)]
+        if wrong:
+            raise UserError("token ids are integers", given=repr(wrong[0]), works="Prompt(tuple(ids.tolist()))")
+        low, high = min(prompt.ids), max(prompt.ids)
+        if low < 0 or high >= tokens:
+            works = "the tokenizer may have more tokens than the embedding has rows"
+            raise UserError(f"the model has tokens 0 to {tokens - 1}", given=low if low < 0 else high, works=works)

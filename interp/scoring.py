@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.batch import Batch
+from interp.batch import Batch, as_batch
 from interp.distributions import blocks, log_probs
 from interp.edits import Edits
 from interp.errors import UserError
@@ -34,6 +34,7 @@ class Scores(Runs, Protocol):
     @property
     def d_vocab(self) -> int: ...  # noqa: D102 - see Model
 
+    def check(self, batch: Batch) -> None: ...  # noqa: D102
     def unembed(self, resid: Tensor) -> Tensor: ...  # noqa: D102
     def token_text(self, token: int) -> str: ...  # noqa: D102
 
@@ -62,7 +63,8 @@ def score(
     """
     import pandas as pd
 
-    batch = batch if isinstance(batch, Batch) else Batch.unpadded(batch)
+    batch = as_batch(batch)
+    model.check(batch)
     chosen = chosen_readouts(readouts)
     where = positions_of(model, batch, at)
     if not bool(where.any()):

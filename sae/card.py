@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, model_validator
+
+from interp.given import with_lineage
 
 Of = Literal["change", "stream"]
 """What a dictionary describes: Delta, the change that an intervention makes (DiffSAE), or the stream itself."""
@@ -23,8 +25,10 @@ class SaeCard(BaseModel):
     """TransformerLens name of the hook point; empty where unknown."""
     base_model: str = "unknown"
     """Name of the model; shown, never compared."""
+    lineage: str = ""
+    """Lineage of the model, which decides whether the autoencoder fits another; empty where unknown."""
     fingerprint: str = ""
-    """Fingerprint of the model's weights; empty where unknown."""
+    """Fingerprint of the very model, weights and settings, that it was trained on; empty where unknown."""
     vectors: str = ""
     """Name of the vectors whose change is described; empty for a stream."""
     vectors_digest: str = ""
@@ -35,3 +39,8 @@ class SaeCard(BaseModel):
     """Everything needed to make it again."""
     report: dict[str, JsonValue] = {}
     """Measured quality on held-out tokens, see `sae.report.Report`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, data: Any) -> Any:
+        return with_lineage(data)

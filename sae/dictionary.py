@@ -113,11 +113,11 @@ class Dictionary:
         return self.gain(x) * (self.encode(x)[..., features] @ self.directions[features])
 
     def check_fit(self, model: Any, *, foreign: bool = False) -> None:
-        """Refuse a model of another shape or, where the card has a fingerprint, with other weights.
+        """Refuse a model of another shape or, where the card has a lineage, of another one.
 
         Args:
             model: a Model.
-            foreign: lifts the fingerprint, never the shape.
+            foreign: lifts the lineage, never the shape.
 
         Raises:
             UserError: width, block or weights do not fit.
@@ -127,7 +127,7 @@ class Dictionary:
         if self.site.layer >= model.n_layers:
             works = f"blocks 0 to {model.n_layers - 1}"
             raise UserError("this autoencoder is of a block that the model lacks", given=str(self.site), works=works)
-        if self.card.fingerprint and self.card.fingerprint != model.fingerprint and not foreign:
+        if self.card.lineage and self.card.lineage != model.lineage and not foreign:
             given = f"made for {self.card.base_model}, model {model.name}"
             raise UserError("this autoencoder was trained on other weights", given=given, works="use foreign=True")
 

@@ -266,6 +266,7 @@ def _card(model: Any, vectors: Any, task: Any, settings: TrainSettings, site: Si
         of=settings.of,
         hook=hook_of(site),
         base_model=model.name,
+        lineage=model.lineage,
         fingerprint=model.fingerprint,
         vectors=str(getattr(vectors.card, "name", "")) if settings.of == "change" else "",
         vectors_digest=vectors.digest if settings.of == "change" else "",

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from interp.backend.embedded import folder_of, resolve_alias
-from interp.backend.fingerprint import fingerprint_of
+from interp.backend.lineage import lineage_of_tensors
 from interp.errors import UserError
 from interp.files import disk_errors, write_json
 from vectors.adaptive import AdaptiveVectors
@@ -46,7 +46,7 @@ class _Checkpoint:
             raise UserError("a sliding window cannot be carried into a Llama checkpoint", given=folder.name)
         self.n_layers, self.d_model = int(self.config["num_hidden_layers"]), int(self.config["hidden_size"])
         self.files = self._files()
-        self.fingerprint = fingerprint_of(*self._tensors("model.norm.weight", "model.embed_tokens.weight"))
+        self.lineage = lineage_of_tensors(*self._tensors("model.norm.weight", "model.embed_tokens.weight"))
 
     def _files(self) -> dict[str, str]:
         """Tensor -> its shard."""

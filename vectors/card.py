@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from interp.errors import UserError
+from interp.given import with_lineage
 
 Placement = Literal["resid_pre", "ln1_out", "attn_out", "resid_mid", "ln2_out", "mlp_out", "resid_post"]
 """Streams of width d_model, where a vector can be placed."""
@@ -29,8 +30,10 @@ class Card(BaseModel):
     """Name of the model the set was made for; shown, never compared."""
     architecture: str = ""
     """The model's architecture; empty where unknown."""
+    lineage: str = ""
+    """Lineage of the model, which decides whether the set fits another; empty where unknown."""
     fingerprint: str = ""
-    """Fingerprint of the model's weights; empty where unknown."""
+    """Fingerprint of the very model, weights and settings, that the set was made on; empty where unknown."""
     d_model: int = Field(gt=0)
     """Width of the residual stream."""
     n_layers: int | None = Field(default=None, gt=0)
@@ -49,6 +52,11 @@ class Card(BaseModel):
     """Measured quality, with units in the keys or values."""
     digest: str = ""
     """Content hash of the tensors."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, data: Any) -> Any:
+        return with_lineage(data)
 
     @property
     def runs(self) -> int:
@@ -86,6 +94,7 @@ class Card(BaseModel):
                 "name": name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}...",
                 "base_model": agreed({card.base_model for card in cards}, UNKNOWN),
                 "architecture": agreed({card.architecture for card in cards}, ""),
+                "lineage": agreed({card.lineage for card in cards}, ""),
                 "fingerprint": agreed({card.fingerprint for card in cards}, ""),
                 "origin": agreed({card.origin for card in cards}, "several"),
                 "n_layers": depths.pop() if len(depths) == 1 else None,

@@ -9,7 +9,7 @@ from interp.given import as_model
 from vectors.adaptive import AdaptiveVectors
 from vectors.card import Card
 
-Fit = Literal["same weights", "origin unknown", "foreign"]
+Fit = Literal["same base", "origin unknown", "foreign"]
 
 _NORM_AFTER_MLP = ("gemma2", "gemma3", "gemma-2", "gemma-3", "olmo2")
 
@@ -27,16 +27,19 @@ class Carded(Protocol):
 
 
 def check_fit(vectors: Carded, model: Any, *, foreign: bool = False) -> Fit:
-    """Compare architecture, depth, width and, where both have one, the fingerprint; never names.
+    """Compare architecture, depth, width and, where both have one, the lineage; never names.
+
+    The lineage is the same for a model in another dtype, and for one that was tuned from it without its final norm and
+    embedding: vectors may be tried on all of these. It is too weak to recall results by.
 
     Args:
         vectors: what is to be added.
-        model: anything with `n_layers`, `d_model`, `fingerprint`, `architecture` and `name`; the last three may be
+        model: anything with `n_layers`, `d_model`, `lineage`, `architecture` and `name`; the last three may be
             empty or absent.
-        foreign: lifts the fingerprint, for transfer experiments; never the shape.
+        foreign: lifts the lineage, for transfer experiments; never the shape.
 
     Returns:
-        Whether the vectors were made for these very weights, for others (`foreign`), or for nobody knows which.
+        Whether the vectors were made for a model of this lineage, for others (`foreign`), or for nobody knows which.
 
     Raises:
         UserError: they do not fit.
@@ -44,16 +47,16 @@ def check_fit(vectors: Carded, model: Any, *, foreign: bool = False) -> Fit:
     model = model if hasattr(model, "n_layers") else as_model(model)  # a bare HookedTransformer
     _check_shape(vectors, model)
     card = vectors.card
-    architecture, fingerprint = _text(model, "architecture"), _text(model, "fingerprint")
+    architecture, lineage = _text(model, "architecture"), _text(model, "lineage")
     if card.architecture and architecture and card.architecture != architecture:
         raise UserError("these vectors are for another architecture", given=card.architecture, works=architecture)
     if isinstance(vectors, AdaptiveVectors) and architecture.lower().startswith(_NORM_AFTER_MLP):
         raise UserError("a norm follows this MLP, so its adapter is no rank-1 addition", given=architecture)
     _check_norm(card, model)
-    if not card.fingerprint or not fingerprint:
+    if not card.lineage or not lineage:
         return "origin unknown"
-    if card.fingerprint == fingerprint:
-        return "same weights"
+    if card.lineage == lineage:
+        return "same base"
     if foreign:
         return "foreign"
     raise UserError(
@@ -78,9 +81,9 @@ def _check_shape(vectors: Carded, model: Any) -> None:
 
 
 def _check_norm(card: Card, model: Any) -> None:
-    """A folded norm's output lacks its weights; a card with a fingerprint was written where they were there."""
+    """A folded norm's output lacks its weights; a card with a lineage was written where they were there."""
     folded = str(getattr(getattr(model, "cfg", None), "normalization_type", "")).endswith("Pre")
-    if folded and card.fingerprint and card.site in ("ln1_out", "ln2_out"):
+    if folded and card.lineage and card.site in ("ln1_out", "ln2_out"):
         works = "load the model without fold_ln, or with load_model"
         what = "these vectors act after a norm whose weights this model has folded"
         raise UserError(what, given=card.site, works=works)

@@ -111,6 +111,7 @@ def from_completions(
         name=f"{method} on {task.name}",
         base_model=model.name,
         architecture=model.architecture,
+        lineage=model.lineage,
         fingerprint=model.fingerprint,
         d_model=model.d_model,
         n_layers=model.n_layers,

@@ -100,8 +100,8 @@ def carry(
     Args:
         vectors: the donor's.
         maps: donor's layer -> map of its stream to the recipient's; layers without a map are left behind.
-        card: what is known of the recipient: name, base_model, architecture, fingerprint and n_layers; the rest is
-            filled in.
+        card: what is known of the recipient: name, base_model, architecture, lineage, fingerprint and n_layers; the
+            rest is filled in.
         layers: donor's layer -> recipient's; the same number if None.
 
     Raises:

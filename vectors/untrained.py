@@ -56,6 +56,7 @@ def random_directions(model: Model, task: Task, *, because: str, seed: int = 0) 
         name=f"random directions on {task.name}",
         base_model=model.name,
         architecture=model.architecture,
+        lineage=model.lineage,
         fingerprint=model.fingerprint,
         d_model=model.d_model,
         n_layers=model.n_layers,

@@ -158,7 +158,6 @@ def run_branches(engine: Engine, trunk: Trunk, branches: Sequence[Branch]) -> Fl
         shared = Branches(
             tokens,
             {},
-            engine.rotations(tokens),
             None,
             trunk.tap,
             trunk.sites,

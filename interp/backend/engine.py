@@ -29,7 +29,7 @@ class Engine:
     """Runs the blocks of a HookedTransformer without its hook points.
 
     Args:
-        hooked: a model for which `runs_functionally` holds.
+        hooked: a model for which `runs_functionally` holds; make an engine for each call, as weights may be copies.
     """
 
     def __init__(self, hooked: HookedTransformer) -> None:
@@ -38,7 +38,7 @@ class Engine:
         self.blocks = [Block.of(block) for block in hooked.blocks]
         self.n_layers = len(self.blocks)
         self.device = device_of(hooked)
-        self.kinds = {block.module.attn.attn_type: block.module.attn for block in self.blocks}
+        self.kinds = {block.module.attn.attn_type for block in self.blocks}
 
     def new_cache(self, *, reserve: int = 0, grad: bool = False) -> Cache:
         """An empty cache with room for `reserve` tokens more than the first pass brings."""
@@ -79,8 +79,8 @@ class Engine:
             The residual stream after the last block that ran.
         """
         known = tokens.position if cache is None else cache.advance(tokens.position)
-        masks, rotations = self.masks(tokens.position, known), self.rotations(tokens)
-        shared = Pass(tokens, masks, rotations, cache, tap, sites, routes or {})
+        self.extend_rotations(tokens)
+        shared = Pass(tokens, self.masks(tokens.position, known), cache, tap, sites, routes or {})
         x = self.embed(tokens) if resid is None else resid
         shared.clean[start] = x if clean is None else clean
         for layer in range(start, self.n_layers if stop is None else stop):
@@ -197,8 +197,8 @@ class Engine:
 
     def whole(self, tokens: Tokens) -> Pass:
         """A pass over whole rows without cache, edits or reads."""
-        masks = self.masks(tokens.position, tokens.position)
-        return Pass(tokens, masks, self.rotations(tokens), None, untouched, set())
+        self.extend_rotations(tokens)
+        return Pass(tokens, self.masks(tokens.position, tokens.position), None, untouched, set())
 
     def pattern(
         self, layer: int, resid: Float[Tensor, "batch pos d_model"], tokens: Tokens
@@ -221,9 +221,11 @@ class Engine:
         attn = self.blocks[layer].module.attn
         if self.cfg.use_qk_norm:
             q, k = attn._apply_qk_norm(q, attn.q_norm), attn._apply_qk_norm(k, attn.k_norm)
-        if shared.rotation:
-            rotation, adjacent = shared.rotation[attn.attn_type], bool(self.cfg.rotary_adjacent_pairs)
-            q, k = rotate(q, *rotation, adjacent=adjacent), rotate(k, *rotation, adjacent=adjacent)
+        if self.rotary:
+            position, adjacent = shared.tokens.position.clamp(min=0), bool(self.cfg.rotary_adjacent_pairs)
+            # Each block's own tables: somebody may have changed those of one.
+            cos, sin = attn.rotary_cos[position][:, :, None], attn.rotary_sin[position][:, :, None]
+            q, k = rotate(q, cos, sin, adjacent=adjacent), rotate(k, cos, sin, adjacent=adjacent)
         return q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
 
     def mlp(self, layer: int, x: Float[Tensor, "batch pos d_model"], shared: Pass) -> Tensor:
@@ -235,18 +237,20 @@ class Engine:
             post = torch.addcmul(w.b_in, w.module.mlp.act_fn(linear(x, w.gate.T)), linear(x, w.up.T))
         return linear(shared.visit(layer, "mlp_post", post), w.down.T, w.b_out)
 
-    def rotations(self, tokens: Tokens) -> dict[str, tuple[Tensor, Tensor]]:
-        """Cos and sin for these tokens, by attention type; empty without rotary embeddings."""
-        if self.cfg.positional_embedding_type != "rotary":
-            return {}
+    @property
+    def rotary(self) -> bool:
+        """Whether queries and keys are rotated by their positions."""
+        return self.cfg.positional_embedding_type == "rotary"
+
+    def extend_rotations(self, tokens: Tokens) -> None:
+        """Let the tables of angles reach the last of these tokens, as TransformerLens' own forward pass does."""
+        if not self.rotary:
+            return
         longest = int(tokens.position.max()) + 1
-        position = tokens.position.clamp(min=0)
-        tables: dict[str, tuple[Tensor, Tensor]] = {}
-        for kind, attn in self.kinds.items():
+        for block in self.blocks:
+            attn = block.module.attn
             if longest > attn.rotary_cos.shape[0]:
                 attn._extend_rotary_embeddings(min(self.cfg.n_ctx, max(longest, 2 * attn.rotary_cos.shape[0])))
-            tables[kind] = attn.rotary_cos[position][:, :, None], attn.rotary_sin[position][:, :, None]
-        return tables
 
     def masks(
         self, query: Int[Tensor, "batch query"], key: Int[Tensor, "batch key"]

@@ -1,6 +1,6 @@
 """The same forward pass through the HookedTransformer's own hook points.
 
-Used where somebody else's hooks are on the model, or where the engine does not compute the architecture.
+Used where somebody else's code is on the model, or where the engine does not compute the architecture.
 """
 
 from __future__ import annotations
@@ -82,10 +82,13 @@ class HookPath:
 
     Args:
         hooked: any HookedTransformer or bridge; its own hooks stay and fire first.
+        caches: whether later tokens may be run alone, with the keys and values of earlier ones. Somebody else's hook
+            may look at positions of the row, so a model that has one runs whole rows at every step.
     """
 
-    def __init__(self, hooked: Hooked) -> None:
+    def __init__(self, hooked: Hooked, *, caches: bool = True) -> None:
         self.hooked: Any = hooked
+        self.caches = caches
         self.n_layers = hooked.cfg.n_layers
         self.device = device_of(hooked)
 
@@ -129,24 +132,19 @@ class HookPath:
 
 
 class BridgePath(HookPath):
-    """Runs a TransformerBridge, which lets Hugging Face's own model compute; without a cache, so it cannot generate."""
+    """Runs a TransformerBridge, which lets Hugging Face's own model compute; without a cache."""
 
-    def new_cache(self, *, reserve: int = 0, grad: bool = False) -> HookCache:  # noqa: ARG002 - as Engine
-        """None yet.
-
-        Raises:
-            UserError: always.
-        """
-        raise UserError("a TransformerBridge runs, but does not generate here", works="load_model(name) generates")
+    def __init__(self, hooked: Hooked) -> None:
+        super().__init__(hooked, caches=False)
 
     def _run(self, tokens: Tokens, mask: Tensor, cache: HookCache | None) -> None:
         del cache
         self.hooked(tokens.ids, attention_mask=mask, position_ids=tokens.position.clamp(min=0))
 
 
-def path_of(hooked: Hooked) -> HookPath:
-    """The way through a model's own hooks."""
-    return BridgePath(hooked) if isinstance(hooked, TransformerBridge) else HookPath(hooked)
+def path_of(hooked: Hooked, *, caches: bool = True) -> HookPath:
+    """The way through a model's own hooks; arguments as for `HookPath`."""
+    return BridgePath(hooked) if isinstance(hooked, TransformerBridge) else HookPath(hooked, caches=caches)
 
 
 def _visit(value: Tensor, hook: Any, *, site: Site, tap: Tap, tokens: Tokens) -> Tensor:  # noqa: ARG001 - TransformerLens passes it

@@ -20,8 +20,8 @@ from transformers.utils import logging as hf_logging
 
 from interp.backend.embedded import folder_of, resolve_alias
 from interp.backend.families import family_of, hooked_config, hooked_weights
-from interp.backend.fingerprint import fingerprint
 from interp.backend.folder_check import check_folder
+from interp.backend.lineage import lineage
 from interp.errors import UserError
 from interp.memory import is_out_of_memory
 
@@ -37,12 +37,12 @@ class Loaded:
     """A model ready for hooks, without any processing of its weights.
 
     Attributes:
-        hooked: frozen, in evaluation mode; shares memory with the Hugging Face weights where it can.
+        hooked: frozen, in evaluation mode; its weights are its own, and no two of them share memory.
         tokenizer: None only for a model object that came without one.
         name: what to call it; never compared.
         architecture: Hugging Face class, for instance LlamaForCausalLM.
         stop_ids: every token that ends a completion, sorted.
-        fingerprint: see `interp.backend.fingerprint`.
+        lineage: see `interp.backend.lineage`.
     """
 
     hooked: HookedTransformer
@@ -50,7 +50,7 @@ class Loaded:
     name: str
     architecture: str
     stop_ids: tuple[int, ...]
-    fingerprint: str
+    lineage: str
 
 
 def load_hooked(
@@ -78,7 +78,7 @@ def load_hooked(
         if not isinstance(source, PreTrainedModel):
             raise UserError("not a Hugging Face model", given=type(source).__name__, works="merge adapters first")
         place = str(device or source.device)
-        return _hook(source, tokenizer, _name_of(source), wanted or source.dtype, place)
+        return _hook(source, tokenizer, _name_of(source), wanted or source.dtype, place, shared=True)
     given: Any = resolve_alias(str(source))
     if isinstance(given, torch.nn.Module):
         return load_hooked(given, tokenizer=tokenizer, dtype=dtype, device=device)
@@ -141,17 +141,25 @@ def _read(folder: Path, dtype: torch.dtype | None, device: str) -> PreTrainedMod
 
 
 def _hook(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str, dtype: torch.dtype, device: str
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    name: str,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    shared: bool = False,
 ) -> Loaded:
     architecture = type(model).__name__
     _refuse_quantised(model.config)
     cfg = hooked_config(model.config, architecture, name=name, dtype=dtype, device=device)
     hooked = _construct(cfg)
-    _fill(hooked, hooked_weights(model, cfg))
+    weights = hooked_weights(model, cfg)
+    cfg.tie_word_embeddings = hooked.cfg.tie_word_embeddings = _is_tied(weights)
+    _fill(hooked, _apart(weights, model if shared else None))
     hooked.to(device, print_details=False)
     _attach(hooked, tokenizer)
     stop_ids = _stop_ids(model, tokenizer)
-    return Loaded(hooked, tokenizer, name, architecture, stop_ids, fingerprint(hooked))
+    return Loaded(hooked, tokenizer, name, architecture, stop_ids, lineage(hooked))
 
 
 def _refuse_quantised(config: Any) -> None:
@@ -179,6 +187,30 @@ def _fill(hooked: HookedTransformer, weights: dict[str, Tensor]) -> None:
     hooked.load_state_dict(weights, strict=False, assign=True)
     hooked.requires_grad_(requires_grad=False)
     hooked.eval()
+
+
+def _is_tied(weights: dict[str, Tensor]) -> bool:
+    return weights["unembed.W_U"].data_ptr() == weights["embed.W_E"].data_ptr()
+
+
+def _apart(weights: dict[str, Tensor], owner: PreTrainedModel | None) -> dict[str, Tensor]:
+    """Copy weights that share memory with another one or with the caller's model, in the layout that they have.
+
+    Processing a HookedTransformer in place (folding a norm, centring an unembedding) would change both of a tied pair,
+    and a caller who trains a model object would change what was loaded from it. A tied pair costs one more matrix
+    (113 MB for the embedded model; models of 7B parameters are not tied); a model object is held twice until the caller
+    drops it, so load large models from their folder, whose weights nobody else holds.
+    """
+    held = set[int]()
+    if owner is not None:
+        held = {tensor.untyped_storage().data_ptr() for tensor in (*owner.parameters(), *owner.buffers())}
+    seen = set[int]()
+    apart: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        shares = value.untyped_storage().data_ptr() in held or (value.numel() > 0 and value.data_ptr() in seen)
+        apart[name] = value.clone(memory_format=torch.preserve_format) if shares else value
+        seen.add(apart[name].data_ptr())
+    return apart
 
 
 def _attach(hooked: HookedTransformer, tokenizer: PreTrainedTokenizerBase | None) -> None:

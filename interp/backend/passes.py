@@ -24,7 +24,6 @@ class Pass:
     Attributes:
         tokens: the new tokens.
         mask: which key each query may attend to: for every attention type, [batch, 1, query, key].
-        rotation: cos and sin for the new tokens, by attention type; empty without rotary embeddings.
         cache: keys and values of earlier tokens, which this pass extends; None = there are none.
         tap: sees and may replace each site's value.
         sites: the sites that the tap wants.
@@ -34,7 +33,6 @@ class Pass:
 
     tokens: Tokens
     mask: dict[str, Bool[Tensor, "batch 1 query key"]]
-    rotation: dict[str, tuple[Tensor, Tensor]]
     cache: Cache | None
     tap: Tap
     sites: set[Site]

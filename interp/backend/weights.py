@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.utilities.typed_module_list import TypedModuleList
 
+from interp.backend.foreign import KNOWN, head_survey
 from interp.backend.products import linear, prefers_onednn
 
 Hooked = HookedTransformer | TransformerBridge
@@ -19,11 +21,17 @@ Hooked = HookedTransformer | TransformerBridge
 UNEMBEDDED = 1024
 """Columns of the unembedding that MKL multiplies at a time on a CPU: all at once take half as long again."""
 SUPPORTED_NORMS = {"RMS", "RMSPre", "LN", "LNPre"}
+ENGINE = KNOWN | {TypedModuleList}
+"""Classes of modules that the engine computes."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """What a block computes with. Matrices are [in, out] views of the HookedTransformer's own storage.
+    """What a block computes with, as [in, out] matrices.
+
+    They are views of the HookedTransformer's own storage where it came from a Hugging Face checkpoint. Where one was
+    built by TransformerLens, whose [head, d_model, d_head] cannot be viewed so, queries, keys and values are copies:
+    a block is made for one call and never kept, so that a changed weight is what the next call computes with.
 
     Attributes:
         q, k, v, o, up, gate, down: weights; gate is None for a plain MLP.
@@ -76,9 +84,14 @@ def _flat_in(weight: Float[Tensor, "head d_model d_head"]) -> Float[Tensor, "d_m
     return weight.transpose(1, 2).flatten(0, 1).T
 
 
-def runs_functionally(hooked: Hooked) -> TypeGuard[HookedTransformer]:
-    """Whether the engine computes this architecture; other ones run through their own hooks."""
-    if isinstance(hooked, TransformerBridge):
+def runs_functionally(hooked: Hooked, kinds: frozenset[type]) -> TypeGuard[HookedTransformer]:
+    """Whether the engine computes this architecture; other ones run through their own hooks.
+
+    Args:
+        hooked: the model.
+        kinds: classes of its modules, from a survey.
+    """
+    if isinstance(hooked, TransformerBridge) or not kinds <= ENGINE:
         return False
     cfg: Any = hooked.cfg
     plain = not (
@@ -89,27 +102,40 @@ def runs_functionally(hooked: Hooked) -> TypeGuard[HookedTransformer]:
     )
     post_norm = str(cfg.original_architecture).startswith("Olmo")
     known = cfg.positional_embedding_type in ("rotary", "standard") and cfg.normalization_type in SUPPORTED_NORMS
-    mlp = all(type(block.mlp).__name__ in ("MLP", "GatedMLP") for block in hooked.blocks)
     causal = cfg.attention_dir == "causal" and not cfg.is_layer_norm_activation()
-    return bool(plain and usual and known and mlp and causal and not post_norm and (cfg.n_devices or 1) == 1)
-
-
-def hooks_present(hooked: Hooked) -> bool:
-    """Whether somebody else's hooks are on the model: then it must run as they expect."""
-    return any(point.fwd_hooks or point.bwd_hooks for point in hooked.hook_dict.values())
+    causal = causal and all(block.attn._attention_dir_override is None for block in hooked.blocks)  # noqa: SLF001  # pyright: ignore
+    return bool(plain and usual and known and causal and not post_norm and (cfg.n_devices or 1) == 1)
 
 
 def device_of(hooked: Hooked) -> torch.device:
     """Where the weights are."""
+    return _first(hooked).device
+
+
+def dtype_of(hooked: Hooked) -> torch.dtype:
+    """Of the embedding, as it is now; a config keeps the dtype that it was made with."""
+    return _first(hooked).dtype
+
+
+def rows_of(hooked: Hooked) -> int:
+    """Rows of the embedding."""
     if isinstance(hooked, TransformerBridge):
-        return next(hooked.original_model.parameters()).device
-    return hooked.unembed.W_U.device
+        inside: Any = hooked.original_model
+        return int(inside.get_input_embeddings().weight.shape[0])
+    table = getattr(hooked.embed, "W_E", None)
+    return int(hooked.cfg.d_vocab) if table is None else len(table)
+
+
+def _first(hooked: Hooked) -> Tensor:
+    root: Any = hooked.original_model if isinstance(hooked, TransformerBridge) else hooked
+    table = getattr(getattr(root, "embed", None), "W_E", None)
+    return next(root.parameters()) if table is None else table
 
 
 def unembed(hooked: Hooked, normed: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
     """Logits before a soft cap; by MKL on a CPU without gradient a few columns at a time."""
     module: Any = hooked.unembed
-    plain = isinstance(hooked, HookedTransformer) and not _hooked(module)
+    plain = isinstance(hooked, HookedTransformer) and not head_survey(hooked)
     if not plain or normed.device.type != "cpu" or torch.is_grad_enabled():
         return module(normed)
     if prefers_onednn(normed):
@@ -120,7 +146,3 @@ def unembed(hooked: Hooked, normed: Float[Tensor, "*n d_model"]) -> Float[Tensor
         some = slice(start, start + UNEMBEDDED)
         torch.addmm(bias[some], rows, weight[:, some], out=logits[:, some])
     return logits.unflatten(0, normed.shape[:-1])
-
-
-def _hooked(module: Any) -> bool:
-    return any(point.fwd_hooks or point.bwd_hooks for point in (module.hook_in, module.hook_out))

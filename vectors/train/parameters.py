@@ -158,12 +158,15 @@ def _tensors(model: Model, settings: TrainSettings) -> dict[str, Tensor]:
 
 
 def _weights(model: Model) -> dict[str, Tensor]:
-    """Every weight of the checkpoint, tied ones once: W_U follows W_E where they share memory.
+    """Every weight of the checkpoint, tied ones once: W_U follows W_E, whose memory it takes for the training.
 
     A HookedTransformer holds biases that the architecture lacks as zeros; they stay frozen, or all-weights training
     would have steering vectors inside.
     """
-    named: dict[str, Tensor] = dict(model.hooked.named_parameters())
+    embedding = model.hooked.embed.W_E
+    if model.cfg.tie_word_embeddings and torch.equal(model.hooked.unembed.W_U, embedding.T):
+        model.hooked.unembed.W_U = torch.nn.Parameter(embedding.detach().T, requires_grad=embedding.requires_grad)
+    named: dict[str, Tensor] = dict(model.hooked.named_parameters(remove_duplicate=False))
     trained = {
         name: value
         for name, value in named.items()

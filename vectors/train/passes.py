@@ -82,13 +82,12 @@ def _backward(parameters: Parameters, rollout: Rollout, parts: list[Chunk]) -> f
     if not parts:
         return 0.0
     model = parameters.model
-    if not isinstance(model.path, Engine):
+    path = model.path
+    if not isinstance(path, Engine):
         total = sum(_whole_rows(parameters, rollout, chunk) for chunk in parts)
         parameters.gather()
         return total
-    # Anew, because weights that are trained are viewed with gradient and have moved.
-    engine = Engine(model.hooked) if parameters.settings.kind == "full" else model.path
-    sharing = _Sharing(parameters, rollout, engine, parts)
+    sharing = _Sharing(parameters, rollout, path, parts)
     total = sum(sharing.chunk(chunk) for chunk in parts)
     sharing.finish()
     parameters.gather()

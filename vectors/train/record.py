@@ -97,7 +97,7 @@ class TrainingRecord(BaseModel):
     seed: int
     """Of training."""
     fingerprint: str
-    """Of the base model's weights."""
+    """Of the base model, weights and settings: the record is of no other."""
     task: str
     """Digest of the task."""
     digest: str = ""

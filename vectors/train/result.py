@@ -132,6 +132,7 @@ def _card(trained: Trained, name: str, trials: Sequence[RunRecord]) -> Card:
         kind=_kind(settings),
         base_model=model.name,
         architecture=model.architecture,
+        lineage=model.lineage,
         fingerprint=str(meta["model"]["fingerprint"]),
         d_model=model.d_model,
         n_layers=model.n_layers,

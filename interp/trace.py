@@ -1,0 +1,72 @@
+"""What one pass over whole rows leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.backend.foreign import head_survey
+from interp.batch import Batch
+from interp.editor import Fired
+from interp.errors import UserError
+from interp.sites import Site
+
+
+@runtime_checkable
+class ReadsOut(Protocol):
+    """What a trace needs of a model; `interp.model.Model` has it."""
+
+    hooked: Any
+
+    def unembed(self, resid: Tensor) -> Tensor: ...  # noqa: D102 - see Model
+    def logits(self, final: Tensor) -> Tensor: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a run left.
+
+    Attributes:
+        final: resid_post of the last block after its edits, [batch, pos, d_model].
+        values: the sites that were read, after their edits.
+        fired: how often each edit touched a token.
+        batch: what was run.
+        model: what ran it; its final norm and unembedding are read as they are when log-probabilities are asked for.
+        head: foreign code on the final norm or the unembedding during the run.
+    """
+
+    final: Float[Tensor, "batch pos d_model"]
+    values: dict[Site, Tensor]
+    fired: tuple[Fired, ...]
+    batch: Batch
+    model: ReadsOut = field(repr=False)
+    head: str = ""
+
+    def __getitem__(self, site: Site) -> Tensor:
+        if site not in self.values:
+            raise UserError("this site was not read", given=str(site), works=f"run(..., read=[{site!r}])")
+        return self.values[site]
+
+    def log_probs(self, at: Bool[Tensor, "batch pos"] | None = None) -> Float[Tensor, "*n vocab"]:
+        """Next-token log-probabilities, nats, float32.
+
+        Args:
+            at: positions to unembed, giving [n, vocab]; all of them, giving [batch, pos, vocab], if None. The
+                vocabulary is large: ask for the positions that you need.
+
+        Raises:
+            UserError: a hook on the final norm or the unembedding came or went since the run.
+        """
+        now = head_survey(self.model.hooked)
+        if now != self.head:
+            works = "ask for log-probabilities while the hooks of the run are on"
+            raise UserError("the hooks on the unembedding are others than in this run", given=now or "none", works=works)
+        with torch.no_grad():
+            if not now:
+                return self.model.unembed(self.final if at is None else self.final[at]).float().log_softmax(-1)
+            logits = self.model.logits(self.final)
+            return (logits if at is None else logits[at]).float().log_softmax(-1)
