@@ -36,7 +36,7 @@ def checksum(values: Tensor) -> tuple[int, ...]:
     table, step = words[: whole * ROW].view(whole, ROW), PASS.get(words.device.type, ELSEWHERE)
     for start in range(0, whole, step):
         part = table[start : start + step] * columns
-        total += int((part.sum(1) * rows[start : start + step]).sum())
+        total += int((part.sum(1) * rows[start : start + len(part)]).sum())
     rest = words[whole * ROW :]
     if len(rest):
         total += int((rest * columns[: len(rest)]).sum() * rows[whole])

@@ -137,7 +137,7 @@ def test_a_planted_image_of_the_stream_is_found_and_a_random_map_is_as_long_but_
     assert carried.layers == (1, 3, 5) and not told
     assert torch.cosine_similarity(carried.directions, expected).min() > 0.99
     assert Bridge(ctx, wide).maps((0, 1, 2)).r2 > 0.99
-    assert check_fit(carried, wide, foreign=True) == "same weights"
+    assert check_fit(carried, wide, foreign=True) == "same base"
     drawn = [Bridge(ctx, wide).carry(ctx.vectors, draw) for draw in range(8)]
     assert len({one.digest for one in drawn}) == 8
     for one in drawn:

@@ -120,7 +120,7 @@ def test_the_embedded_model_is_the_one_that_cards_name(small: Loaded) -> None:
     assert (small.name, small.architecture, small.stop_ids) == (NAME, "LlamaForCausalLM", (2,))
     assert small.tokenizer is not None
     assert small.tokenizer.convert_ids_to_tokens(small.stop_ids[0]) == "<|im_end|>"
-    assert small.fingerprint == "516cc1b30b9b5990"
+    assert small.lineage == "516cc1b30b9b5990"
     assert {value.dtype for value in small.hooked.parameters()} == {torch.float32}
 
 
@@ -129,7 +129,7 @@ def test_the_second_load_takes_seconds_and_no_network(small: Loaded, monkeypatch
     start = time.monotonic()
     again = load_hooked(NAME)
     assert time.monotonic() - start < 20
-    assert again.fingerprint == small.fingerprint
+    assert again.lineage == small.lineage
     assert fetch(NAME) == embedded_folder(NAME)
 
 
@@ -161,7 +161,7 @@ def test_a_gguf_file_loads_as_the_model_it_was_made_from(empty_cache: Path, tmp_
     assert loaded.tokenizer.chat_template == tiny.CHAT
     half = load_hooked(str(file), dtype="bfloat16")
     assert {value.dtype for value in half.hooked.parameters()} == {torch.bfloat16}
-    assert half.fingerprint == loaded.fingerprint
+    assert half.lineage == loaded.lineage
     assert sorted(path.is_dir() for path in (empty_cache / "models").glob("tiny-*")) == [True, True]
 
 

@@ -21,7 +21,7 @@ from transformers import (
 from interp.backend import load
 from interp.backend.embedded import resolve_alias
 from interp.backend.families import FAMILIES, hooked_weights
-from interp.backend.fingerprint import fingerprint
+from interp.backend.lineage import lineage
 from interp.backend.load import load_hooked
 from interp.errors import UserError
 from tests.interp import tiny
@@ -121,25 +121,40 @@ def test_bfloat16_stays_bfloat16_and_close(tmp_path: Path, family: str) -> None:
     ids = tiny.token_ids()
     gap = half.hooked(ids).float().log_softmax(-1) - full.hooked(ids).log_softmax(-1)
     assert gap.abs().mean() < 0.1
-    assert half.fingerprint == full.fingerprint == fingerprint(half.hooked)
+    assert half.lineage == full.lineage == lineage(half.hooked)
 
 
-def test_fingerprints_tell_weights_apart(loaded: Any) -> None:
-    prints = {ours.fingerprint for _, ours in loaded.values()}
-    other = load_hooked(tiny.model("llama", seed=1)).fingerprint
+def test_lineages_tell_base_models_apart(loaded: Any) -> None:
+    prints = {ours.lineage for _, ours in loaded.values()}
+    other = load_hooked(tiny.model("llama", seed=1)).lineage
     assert len(prints | {other}) == len(tiny.FAMILIES) + 1
     nudged: Any = tiny.model("llama")
     with torch.no_grad():
         nudged.lm_head.weight.add_(1.0)
-    assert load_hooked(nudged).fingerprint == loaded["llama"][1].fingerprint
+    assert load_hooked(nudged).lineage == loaded["llama"][1].lineage
 
 
-def test_weights_share_memory_and_the_callers_model_stays_trainable(loaded: Any) -> None:
-    model, ours = loaded["llama"]
-    assert ours.hooked.embed.W_E.data_ptr() == model.model.embed_tokens.weight.data_ptr()
-    assert ours.hooked.blocks[0].attn.W_Q.data_ptr() == model.model.layers[0].self_attn.q_proj.weight.data_ptr()
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_no_weight_shares_memory_and_the_callers_model_stays_trainable(loaded: Any, tmp_path: Path, family: str) -> None:
+    model, ours = loaded[family]
+    held = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
+    assert not held & {one.untyped_storage().data_ptr() for one in ours.hooked.parameters()}
     assert all(parameter.requires_grad for parameter in model.parameters())
-    assert not any(parameter.requires_grad for parameter in ours.hooked.parameters())
+    for one in (ours, load_hooked(tiny.folder(tmp_path / "mine", family))):
+        places = [value.data_ptr() for value in one.hooked.parameters()]
+        assert len(set(places)) == len(places)
+        assert not any(parameter.requires_grad for parameter in one.hooked.parameters())
+
+
+@pytest.mark.parametrize("family", ["qwen2", "llama"])
+def test_processing_a_loaded_model_in_place_keeps_its_numbers(tmp_path: Path, family: str) -> None:
+    ours, ids = load_hooked(tiny.folder(tmp_path / "mine", family)), tiny.token_ids()
+    with torch.no_grad():
+        before, table = ours.hooked(ids).log_softmax(-1), ours.hooked.embed.W_E.clone()
+        ours.hooked.unembed.W_U.sub_(ours.hooked.unembed.W_U.mean(-1, keepdim=True))
+        assert torch.equal(ours.hooked.embed.W_E, table)
+        ours.hooked.process_weights_(fold_ln=True, center_writing_weights=False, center_unembed=True)
+        assert (ours.hooked(ids).log_softmax(-1) - before).abs().max() < 1e-3
 
 
 def test_context_length_is_the_models_own_and_reaches_beyond_the_first_tables() -> None:

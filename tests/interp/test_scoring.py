@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from interp import distributions
+from interp.backend.engine import Engine
 from interp.batch import Batch
 from interp.edits import Add
 from interp.errors import UserError
@@ -91,9 +92,8 @@ def test_a_vector_of_the_last_block_needs_no_pass_and_gives_what_a_pass_gives(
     model: Model, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     passes: list[int] = []
-    engine = model._engine  # pyright: ignore[reportPrivateUsage]
-    forward = engine.forward  # pyright: ignore[reportOptionalMemberAccess]
-    monkeypatch.setattr(engine, "forward", lambda *a, **k: (passes.append(1), forward(*a, **k))[1])
+    forward = Engine.forward
+    monkeypatch.setattr(Engine, "forward", lambda *a, **k: (passes.append(1), forward(*a, **k))[1])
     frame = model.score(batch, (LAST,), ["kl"])
     assert len(passes) == 1  # the base alone
     at = batch.mask & (batch.position >= batch.prompt_len[:, None] - 1) & (batch.ids != END)

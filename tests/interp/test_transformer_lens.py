@@ -89,10 +89,10 @@ def test_a_vector_needs_no_centring_for_a_centred_model(family: str, stream: Pla
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_vector_after_a_norm_is_refused_where_the_norm_is_folded(family: str) -> None:
     ours, theirs = plain(family), folded(family)
-    card = {"d_model": ours.d_model, "n_layers": ours.n_layers, "fingerprint": ours.fingerprint}
+    card = {"d_model": ours.d_model, "n_layers": ours.n_layers, "lineage": ours.lineage}
     for stream in get_args(Placement):
         v = SteeringVectors(torch.ones(1, ours.d_model), (1,), Card.model_validate({**card, "site": stream}))
-        assert check_fit(v, ours) == "same weights"
+        assert check_fit(v, ours) == "same base"
         if stream in ("ln1_out", "ln2_out"):
             with pytest.raises(UserError, match="whose weights this model has folded"):
                 check_fit(v, theirs)
@@ -130,7 +130,7 @@ def test_a_bridge_runs_to_the_same_numbers(family: str, tmp_path: Path) -> None:
     bridge = TransformerBridge.boot_transformers("tiny", hf_model=tiny.model(family), tokenizer=tokenizer)
     theirs = load_model(bridge)
     assert (theirs.n_layers, theirs.d_model, theirs.d_vocab) == (ours.n_layers, ours.d_model, ours.d_vocab)
-    assert theirs.fingerprint == ours.fingerprint
+    assert theirs.lineage == ours.lineage != ''
     v, rows, read = vectors(ours), batch(ours), [Site(1, "resid_post"), Site(2, "resid_pre"), Site(1, "mlp_out")]
     for edits in (), v.edits():
         one, other = ours.run(rows, edits, read), theirs.run(rows, edits, read)
@@ -138,5 +138,7 @@ def test_a_bridge_runs_to_the_same_numbers(family: str, tmp_path: Path) -> None:
         for site in read:
             assert (one[site] - other[site])[rows.mask].abs().max() < 1e-3
         assert one.fired == other.fired
-    with pytest.raises(UserError, match="does not generate here"):
-        theirs.generate([ours.prompt("2 + 2?")], max_new_tokens=2)
+    asked = [ours.prompt("2 + 2?"), ours.prompt("Tom has 3 apples.")]
+    one, other = (model.generate(asked, v.edits(), max_new_tokens=4, temperature=0) for model in (ours, theirs))
+    assert [row.ids for row in one.rows] == [row.ids for row in other.rows]
+    assert one.fired == other.fired

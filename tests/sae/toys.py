@@ -69,6 +69,6 @@ def folder(path: Path, model: Any, vectors: Any, *, layer: int = 1) -> Path:
     hook = hook_of(Site(layer, "resid_post"))
     made.cfg.metadata.hook_name = hook
     made.save_model(path)
-    card = SaeCard(name="toy", of="change", hook=hook, fingerprint=model.fingerprint, vectors_digest=vectors.digest)
+    card = SaeCard(name="toy", of="change", hook=hook, lineage=model.lineage, vectors_digest=vectors.digest)
     (path / "card.json").write_text(card.model_dump_json())
     return path

@@ -100,8 +100,8 @@ def test_hooks_need_the_same_permission_as_edits(model: Model) -> None:
 
 
 def test_a_model_and_its_vectors_fit(model: Model) -> None:
-    card = {"fingerprint": model.fingerprint, "architecture": model.architecture}
-    assert check_fit(vectors_for(model, **card), model) == "same weights"
+    card = {"lineage": model.lineage, "architecture": model.architecture}
+    assert check_fit(vectors_for(model, **card), model) == "same base"
 
 
 def test_a_bias_of_down_proj_is_the_vector_that_is_read_from_it(tmp_path: Path) -> None:
@@ -174,5 +174,5 @@ def test_a_baseline_comes_out_of_the_models_own_completions(model: Model, method
     found = baseline(model, task, method, samples=6, split="test", n=3, positions=3)
     assert found.layers == (0, 1, 2)
     assert found.card.recipe["pooled"] is False
-    assert check_fit(found, model) == "same weights"
+    assert check_fit(found, model) == "same base"
     assert baseline(model, task, method, samples=6, split="test", n=3, positions=3) == found

@@ -148,9 +148,9 @@ def test_the_digest_is_of_the_content(vectors: SteeringVectors) -> None:
 
 
 def test_derived_cards_keep_the_origin_and_drop_the_scores() -> None:
-    a = make(name="a", base_model="m", fingerprint="f", scores={"accuracy": 0.5}, trials=[{"rate": 1.0}])
+    a = make(name="a", base_model="m", lineage="f", scores={"accuracy": 0.5}, trials=[{"rate": 1.0}])
     card = (2 * a).card
-    assert (card.base_model, card.fingerprint, card.name) == ("m", "f", "2 * a")
+    assert (card.base_model, card.lineage, card.name) == ("m", "f", "2 * a")
     assert (card.scores, card.trials) == ({}, [])
     assert card.recipe["of"] == [a.digest]
     assert (a + make(base_model="n")).card.base_model == "unknown"

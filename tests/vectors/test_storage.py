@@ -25,7 +25,7 @@ def adaptive(layers: tuple[int, ...] = (1, 2), **card: str) -> AdaptiveVectors:
 class Shape:
     n_layers: int = N_LAYERS
     d_model: int = D_MODEL
-    fingerprint: str = "f00"
+    lineage: str = "f00"
     architecture: str = "llama"
     name: str = "some model"
 
@@ -150,11 +150,11 @@ def test_a_path_inside_the_package_cannot_be_named_by_alias(pretrained: Path) ->
 
 
 def test_fit_compares_weights_and_shape_and_never_names(vectors: SteeringVectors) -> None:
-    assert check_fit(vectors, Shape(name="another name")) == "same weights"
+    assert check_fit(vectors, Shape(name="another name")) == "same base"
     assert check_fit(make(), Shape()) == "origin unknown"
     with pytest.raises(UserError, match="foreign"):
-        check_fit(vectors, Shape(fingerprint="bar"))
-    assert check_fit(vectors, Shape(fingerprint="bar"), foreign=True) == "foreign"
+        check_fit(vectors, Shape(lineage="bar"))
+    assert check_fit(vectors, Shape(lineage="bar"), foreign=True) == "foreign"
 
 
 @pytest.mark.parametrize(
@@ -181,8 +181,8 @@ def test_loading_for_a_model_checks_the_fit(tmp_path: Path, vectors: SteeringVec
     path = vectors.save(tmp_path / "v")
     assert load_vectors(path, model=Shape()) == vectors
     with pytest.raises(UserError, match="other weights"):
-        load_vectors(path, model=Shape(fingerprint="bar"))
-    assert load_vectors(path, model=Shape(fingerprint="bar"), foreign=True) == vectors
+        load_vectors(path, model=Shape(lineage="bar"))
+    assert load_vectors(path, model=Shape(lineage="bar"), foreign=True) == vectors
 
 
 def test_pushing_offline_is_one_line() -> None:
