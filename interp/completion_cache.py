@@ -23,6 +23,7 @@ from interp.editor import Fired
 from interp.edits import Edit, Edits, PerRow, per_row
 from interp.errors import UserError
 from interp.files import disk_errors, write_atomically
+from interp.identity import UNSAVED, identity_of
 from interp.model import Model
 from interp.positions import Tokens
 from interp.prompts import Prompt
@@ -132,9 +133,10 @@ def kept(model: Model, request: Request, folder: Path) -> list[list[tuple[Comple
 
 def _folder_key(about: tuple[object, ...], seed: int, edits: tuple[Edit, ...]) -> str | None:
     try:
-        return digest(about, seed, [edit.digest for edit in edits])
+        known = [identity_of(edit) for edit in edits]
     except UserError:
         return None
+    return None if any(one.startswith(UNSAVED) for one in known) else digest(about, seed, known)
 
 
 def _generate(model: Model, request: Request, memory_gb: float | None) -> Completions:

@@ -20,6 +20,7 @@ from interp.completions import Completion
 from interp.digest import digest
 from interp.errors import UserError
 from interp.files import write_atomically
+from interp.identity import identity_of
 from interp.model import Model
 
 Line = dict[str, Any]
@@ -82,7 +83,7 @@ def asking(model: Model, request: Request, problems: Sequence[str] | None = None
             "max_new_tokens": request.max_new_tokens,
             "stop_ids": list(model.stop_ids),
             "model": model.fingerprint,
-            "edits": [edit.digest for edit in edits],
+            "edits": [identity_of(edit) for edit in edits],
         }
         for row, (prompt, edits) in enumerate(zip(request.prompts, request.row_edits(), strict=True))
         for sample in range(request.samples)

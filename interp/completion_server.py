@@ -12,6 +12,7 @@ from interp.completion_cache import Request
 from interp.completion_sources import Said
 from interp.digest import digest
 from interp.errors import UserError
+from interp.identity import identity_of
 from interp.model import Model
 from interp.sampling import stream_seed
 
@@ -47,7 +48,7 @@ class ServerSource:
     def answers(self, model: Model, request: Request) -> list[int]:  # noqa: ARG002 - as every source
         """Rows whose edits are those of the served checkpoint."""
         every = request.row_edits()
-        return [row for row, edits in enumerate(every) if tuple(edit.digest for edit in edits) == self.edits]
+        return [row for row, edits in enumerate(every) if tuple(identity_of(edit) for edit in edits) == self.edits]
 
     def say(self, model: Model, request: Request) -> list[list[Said]]:
         """Ask for each sample, with a seed of its own.

@@ -20,6 +20,7 @@ from interp.distributions import blocks, entropy, log_probs
 from interp.editor import Fired
 from interp.edits import Edits, per_row
 from interp.errors import UserError
+from interp.identity import identity_of
 from interp.model import Model
 from interp.prompts import Prompt
 
@@ -87,7 +88,7 @@ def complete_from(
         rows = [left[place] for place in found]
         if not rows:
             continue
-        inner, place = (model, folder) if source is None else (Elsewhere(model, source), folder / source.digest)
+        inner, place = (model, folder) if source is None else (Elsewhere(model, source), folder / identity_of(source))
         made = complete(inner, request.only(rows), place, memory_gb=memory_gb)
         parts |= {row: (made, index) for index, row in enumerate(rows)}
         fired += made.fired

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.identity import identity_of, kept_identity
 
 _FILE_SUFFIXES = {
     ".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".svec", ".csv", ".txt", ".pkl"
@@ -106,7 +108,8 @@ def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> 
         raise UserError("these vectors are computed from a model and a task", given=name, works="give both")
     from interp.digest import digest
 
-    file = (keep or Path("runs")) / "vectors" / f"{name}-{digest(describe_model(model), task.digest)}.safetensors"
+    about = digest(describe_model(model), identity_of(task), kept_identity(make, name))
+    file = (keep or Path("runs")) / "vectors" / f"{name.replace('/', '-')}-{about}.safetensors"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         make(model, task).save(file)
@@ -136,7 +139,7 @@ def as_sources(given: Sequence[str], vectors: Any) -> tuple[Any, ...]:
             sources.append(FileSource.read(Path(one).expanduser()))
             continue
         edits = () if base or vectors is None else vectors.edits()
-        sources.append(ServerSource(url, tuple(edit.digest for edit in edits)))
+        sources.append(ServerSource(url, tuple(identity_of(edit) for edit in edits)))
     return tuple(sources)
 
 
@@ -166,17 +169,43 @@ def describe_vectors(vectors: Any, name: str | None = None) -> dict[str, Any] | 
         return None
     card = as_json(getattr(vectors, "card", {}) or {})
     shown = name or (card.get("name") if isinstance(card, dict) else None) or getattr(vectors, "name", None)
-    return {"name": plain_name(str(shown or "unnamed")), "digest": vectors.digest, "card": card}
+    return {"name": plain_name(str(shown or "unnamed")), "digest": identity_of(vectors), "card": card}
 
 
 def describe_task(task: Any) -> dict[str, Any] | None:
     """What run.json says about a task."""
-    return None if task is None else {"name": plain_name(task.name), "digest": task.digest}
+    return None if task is None else {"name": plain_name(task.name), "digest": identity_of(task)}
 
 
 def plain_name(name: str) -> str:
     """A name without the folders of this machine: of an absolute path only its last part."""
     return Path(name).name if Path(name).expanduser().is_absolute() else name
+
+
+def portable(value: str) -> str:
+    """A path as it holds from the working directory, without the folders above it; any other name as it is.
+
+    Args:
+        value: a path, `path/to/file.py:Name`, an alias or an address.
+    """
+    path, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
+    if not Path(path).is_absolute():
+        return value
+    try:
+        relative = Path(os.path.relpath(path)).as_posix()
+    except ValueError:  # on another drive
+        return f"{Path(path).name}{colon}{name}"
+    return f"{relative if relative.startswith('..') else f'./{relative}'}{colon}{name}"
+
+
+def as_asked(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags that repeat a run, without those that were not given; paths as they hold from the working directory."""
+    plain = {
+        name: [portable(str(one)) for one in value] if isinstance(value, list | tuple) else value
+        for name, value in flags.items()
+        if value and (name, value) != ("out", "runs")
+    }
+    return {name: portable(value) if isinstance(value, str) else value for name, value in plain.items()}
 
 
 def as_json(value: Any) -> Any:

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from interp.errors import UserError
 from interp.origin import module_file, problem_of
+from interp.source_files import LOADED_TEXT
 
 GROUPS = (
     "commands",
@@ -37,6 +39,8 @@ GROUPS = (
 )
 """Groups of entry points, each written `interp.<group>` in a distribution's metadata."""
 
+IN_FILE = "_interp_file_"
+"""Begins the names of modules that were loaded from a bare file."""
 _FILE_NAME = re.compile(r"(?P<path>.+\.py):(?P<name>\w+)")
 
 
@@ -94,7 +98,7 @@ def load(group: str, name: str) -> Any:
     """
     in_file = _FILE_NAME.fullmatch(name)
     if in_file:
-        return load_file(Path(in_file["path"]), in_file["name"])
+        return load_file(Path(in_file["path"]).expanduser(), in_file["name"])
     return _import(find(group, name))
 
 
@@ -144,23 +148,32 @@ def load_file(path: Path, name: str) -> Any:
     """
     if not path.is_file():
         raise UserError("no such file", given=path, works="give path/to/file.py:Name")
-    module_name = f"_interp_file_{path.stem}_{sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    if module_name not in sys.modules:
-        _run_file(path, module_name)
-    module = sys.modules[module_name]
+    module = _module_of(path)
     if not hasattr(module, name):
         public = [one for one in vars(module) if not one.startswith("_")]
         raise unknown(f"name in {path.name}", name, public)
     return getattr(module, name)
 
 
-def _run_file(path: Path, module_name: str) -> None:
+def _module_of(path: Path) -> ModuleType:
+    """The module of a file as it is now: a file that was edited since it was last asked for is run again."""
+    text = path.read_bytes()
+    about = sha256(str(path.resolve()).encode() + b"\0" + text).hexdigest()[:8]
+    module_name = f"{IN_FILE}{path.stem}_{about}"
+    if module_name not in sys.modules:
+        _run_file(path, text, module_name)
+    return sys.modules[module_name]
+
+
+def _run_file(path: Path, text: bytes, module_name: str) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None  # a path that ends in .py always has a loader
     module = importlib.util.module_from_spec(spec)
+    vars(module)[LOADED_TEXT] = text
     sys.modules[module_name] = module  # annotations of classes in the file are looked up there
     try:
-        spec.loader.exec_module(module)
+        # not by the loader, whose bytecode may be of a file of the same size that was written in the same second
+        exec(compile(text, str(spec.origin), "exec", dont_inherit=True), vars(module))
     except UserError:
         del sys.modules[module_name]
         raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from interp.context import Context, silent
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.given import (
+    as_asked,
     as_json,
     as_model,
     as_sources,
@@ -23,10 +23,11 @@ from interp.given import (
     describe_task,
     describe_vectors,
 )
+from interp.identity import UNSAVED, identity_of
 from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
 from interp.progress import Bar, bar, to_stderr
-from interp.provenance import class_source, class_target, git_revision, machine, now, versions
+from interp.provenance import class_source, class_target, files_of, git_revision, machine, now, versions
 from interp.run import Run
 from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
 
@@ -74,6 +75,7 @@ def run_experiment(
     scale: str = "",
     foreign: bool = False,
     completions_from: Sequence[str] = (),
+    asked: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run an experiment, or recall it if its numbers exist already.
 
@@ -87,12 +89,15 @@ def run_experiment(
         scale: recorded in the run.
         foreign: allow vectors of other weights of the same shape.
         completions_from: servers and files that complete prompts in the model's place; see `as_sources`.
+        asked: what the command line was given, by flag, for the recipe of the run; from the other arguments if None.
 
     Returns:
         The run; partial if it was interrupted or other shards are missing.
     """
     ctx = open_context(experiment, given, out=out, memory=memory, progress=progress, scale=scale, foreign=foreign)
     ctx.sources = as_sources(completions_from, ctx.vectors)
+    options = {"out": str(out), "foreign": foreign, "completions_from": list(completions_from)}
+    ctx.asked = as_asked({**ctx.names, **options} if asked is None else asked)
     return run_in(ctx, experiment, shard=shard)
 
 
@@ -113,7 +118,7 @@ def open_context(
     _check_adapters(experiment, vectors)
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
-    ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
+    ctx.names = {name: str(value) for name, value in given.items() if isinstance(value, str | Path)}
     return ctx
 
 
@@ -167,12 +172,14 @@ def describe(experiment: Measurable, ctx: Context) -> dict[str, Any]:
         "model": describe_model(ctx.model),
         "vectors": describe_vectors(ctx.vectors, ctx.names.get("vectors")),
         "task": describe_task(ctx.task),
-        "inputs": experiment.inputs(ctx) | {f"completions {i}": one.digest for i, one in enumerate(ctx.sources)},
+        "inputs": experiment.inputs(ctx) | {f"completions {i}": identity_of(one) for i, one in enumerate(ctx.sources)},
         "columns": dict(experiment.columns),
         "declaration": as_json(asdict(experiment.declaration)),
         "figures": list(experiment.figures),
         "target": class_target(cls),
-        "source": class_source(cls) or f"unsaved-{uuid.uuid4().hex[:8]}",
+        "source": class_source(cls),
+        "files": files_of(cls.__module__),
+        "asked": dict(ctx.asked),
         "device": None if ctx.model is None else str(ctx.model.device),
         "machine": machine(),
         "versions": versions(),
@@ -193,7 +200,7 @@ def _open(folder: RunFolder, meta: dict[str, Any], ctx: Context) -> RunRecord:
         if record is not None and record.meta.get("source") == meta["source"]:
             return record
         if record is not None:
-            why = "is not saved, so it may have changed" if str(meta["source"]).startswith("unsaved") else "changed"
+            why = "may have changed" if str(meta["source"]).startswith(UNSAVED) else "changed"
             ctx.say(f"{meta['experiment']}: its source {why} since {folder.path} was written; computing it again")
         return folder.write_meta(meta)
 
