@@ -1,0 +1,48 @@
+"""Lets what takes a Model take a bare HookedTransformer or TransformerBridge too."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+Target = TypeVar("Target", bound=Callable[..., Any])
+
+MARK = "__takes_model__"
+"""Attribute of what this module decorated."""
+
+
+def takes_model(target: Target) -> Target:
+    """Wrap a bare model that is passed as the parameter `model`; anything else is passed on as it is.
+
+    Use it on a function, below `@classmethod`, or above `@dataclass` on a class with a field `model`.
+    """
+    if isinstance(target, type):
+        kind: Any = target
+        kind.__init__ = takes_model(kind.__init__)
+        return target
+    place = list(inspect.signature(target).parameters).index("model")
+
+    @functools.wraps(target)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if "model" in named:
+            named["model"] = wrapped(named["model"])
+        elif len(arguments) > place:
+            arguments = (*arguments[:place], wrapped(arguments[place]), *arguments[place + 1 :])
+        return target(*arguments, **named)
+
+    setattr(call, MARK, True)
+    return call  # pyright: ignore[reportReturnType]
+
+
+def wrapped(model: Any) -> Any:
+    """Return a Model for a bare HookedTransformer or TransformerBridge, and anything else as it is."""
+    torch = sys.modules.get("torch")  # without torch there is no bare model, and none is to be imported
+    if torch is None or not isinstance(model, torch.nn.Module):
+        return model
+    from interp.backend.weights import Hooked
+    from interp.model import Model
+
+    return Model.of(model) if isinstance(model, Hooked) else model
