@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.paths import CLEAN, STEERED, BlockPaths, clean, steered
 from interp.registry import load, names, offers, unknown
@@ -48,6 +49,7 @@ _FAMILY = re.compile(rf"(?P<family>{'|'.join(FAMILIES)})-(?P<head>\d+)")
 _TO = {"-to-mlp": "attn_to_resid", "-to-resid": "attn_to_mlp"}
 
 
+@takes_model
 def patch(name: str, model: Any) -> BlockPaths:
     """The patch of a name, for a model's numbers of heads; place it with `.at(layer)`.
 
@@ -71,6 +73,7 @@ def patch(name: str, model: Any) -> BlockPaths:
     return found
 
 
+@takes_model
 def family(name: str, model: Any) -> list[str]:
     """The names of a family, one for each head of a model: "skip-k" gives "skip-k-0", "skip-k-1" ...
 
@@ -82,6 +85,7 @@ def family(name: str, model: Any) -> list[str]:
     return [f"{name}-{head}" for head in range(heads(name, model))]
 
 
+@takes_model
 def heads(name: str, model: Any) -> int:
     """How many heads a family counts."""
     grouped = name.rpartition("-")[2] in ("k", "v") and model.cfg.n_key_value_heads

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from interp.backend.weights import hooks_present
+from interp.bare_model import takes_model
 from interp.completions import Completion, Completions
 from interp.digest import digest
 from interp.editor import Fired
@@ -67,6 +68,7 @@ class Request:
         names: Sequence[str] = self.keys if self.keys and self.temperature else [""] * len(self.prompts)
         return [digest(prompt.ids, name) for prompt, name in zip(self.prompts, names, strict=True)]
 
+    @takes_model
     def folder_keys(self, model: Model) -> list[str | None]:
         """The folder of each prompt's rows; None where something has no digest, so that nothing can be kept."""
         if hooks_present(model.hooked):
@@ -92,6 +94,7 @@ _Samples = list[tuple[Completion, str]]
 _Row = dict[str, Any]
 
 
+@takes_model
 def complete(model: Model, request: Request, folder: Path, *, memory_gb: float | None = None) -> Completions:
     """The completions of a request; what is on the disk is read, the rest generated and kept.
 
@@ -121,6 +124,7 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
     return _assemble(request, found, fired)
 
 
+@takes_model
 def kept(model: Model, request: Request, folder: Path) -> list[list[tuple[Completion, str]]]:
     """The samples of each prompt on the disk, as many as are asked for or fewer; arguments as for `complete`."""
     folders = request.folder_keys(model)
@@ -176,6 +180,7 @@ def _touched(model: Model, request: Request, found: Sequence[_Samples], hits: Se
     )
 
 
+@takes_model
 def touched(model: Model, prompt: Prompt, row: Completion, edit: Edit) -> int:
     """Positions that an edit selects among the tokens that were fed."""
     ids = torch.tensor([[*prompt.ids, *row.ids[:-1]]])  # the last token was never fed

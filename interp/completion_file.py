@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from interp.bare_model import takes_model
 from interp.completion_cache import Request, kept
 from interp.completion_sources import Said, scored
 from interp.completions import Completion
@@ -57,11 +58,13 @@ class FileSource:
         found = {key: sorted(samples, key=lambda line: line["sample"]) for key, samples in lines.items()}
         return cls(path, sha256(path.read_bytes()).hexdigest()[:16], found)
 
+    @takes_model
     def answers(self, model: Model, request: Request) -> list[int]:
         """Rows of which the file has enough samples."""
         asks = self._asks(model, request)
         return [row for row, key in enumerate(asks) if len(self.lines.get(key, ())) >= request.samples]
 
+    @takes_model
     def say(self, model: Model, request: Request) -> list[list[Said]]:
         """The first samples of each prompt."""
         found = [self.lines[key][: request.samples] for key in self._asks(model, request)]
@@ -71,6 +74,7 @@ class FileSource:
         return [_asked(line) for line in asking(model, replace(request, samples=1))]
 
 
+@takes_model
 def asking(model: Model, request: Request, problems: Sequence[str] | None = None) -> list[Line]:
     """What a request asks, a line for each prompt and sample."""
     return [
@@ -90,6 +94,7 @@ def asking(model: Model, request: Request, problems: Sequence[str] | None = None
     ]
 
 
+@takes_model
 def export(model: Model, request: Request, problems: Sequence[str], folder: Path, out: Path) -> tuple[int, int]:
     """Write what a request asks, with the completions that are kept; generate nothing.
 
@@ -107,6 +112,7 @@ def export(model: Model, request: Request, problems: Sequence[str], folder: Path
     return sum(one is not None for one in found), len(lines)
 
 
+@takes_model
 def import_lines(model: Model, request: Request, problems: Sequence[str], given: Path, out: Path) -> int:
     """Check completions that were made elsewhere, and write them as `--completions-from` reads them.
 

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.completion_cache import Request, complete
 from interp.completions import Completion, Completions
@@ -66,6 +67,7 @@ class Source(Protocol):
         ...
 
 
+@takes_model
 def complete_from(
     sources: Sequence[Source], model: Model, request: Request, folder: Path, *, memory_gb: float | None = None
 ) -> Completions:
@@ -114,6 +116,7 @@ class Elsewhere(Model):
         source: what completes.
     """
 
+    @takes_model
     def __init__(self, model: Model, source: Source) -> None:
         self.__dict__.update(model.__dict__)
         self.source = source
@@ -141,6 +144,7 @@ class Elsewhere(Model):
         return scored(self, request, self.source.say(self, request))
 
 
+@takes_model
 def scored(model: Model, request: Request, said: Sequence[Sequence[Said]]) -> Completions:
     """Completions from what somebody said: tokens, with the log-probabilities and entropies of this model.
 

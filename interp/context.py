@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.store import Store
 
@@ -30,6 +31,7 @@ def silent(text: str) -> None:
     """Say nothing."""
 
 
+@takes_model
 @dataclass
 class Context:
     """Model, vectors and task of a run, what it may use, and what earlier runs and completions it can build on.

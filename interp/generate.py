@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.backend.cache import Cache
 from interp.backend.hook_path import HookPath
+from interp.bare_model import takes_model
 from interp.completions import Completion, Completions
 from interp.digest import digest
 from interp.editor import Editor, row_groups
@@ -93,6 +94,7 @@ class _Row:
     ended: bool = False
 
 
+@takes_model
 def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: Sampling) -> Completions:
     """Complete every prompt; see `Model.generate`."""
     keys = sampling.keys or [digest(prompt.ids) for prompt in prompts]

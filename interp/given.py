@@ -11,6 +11,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.identity import identity_of, kept_identity
 
@@ -75,6 +76,7 @@ def as_task(given: Any) -> Any:
     return load_task(str(given))
 
 
+@takes_model
 def as_vectors(
     given: Any, model: Any = None, task: Any = None, *, foreign: bool = False, keep: Path | None = None
 ) -> Any:
@@ -143,6 +145,7 @@ def as_sources(given: Sequence[str], vectors: Any) -> tuple[Any, ...]:
     return tuple(sources)
 
 
+@takes_model
 def describe_model(model: Any) -> dict[str, Any] | None:
     """What run.json says about a model."""
     if model is None:

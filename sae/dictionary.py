@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.digest import digest
 from interp.errors import UserError
 from interp.identity import kept_identity
@@ -115,6 +116,7 @@ class Dictionary:
         """What some features contribute: sum over them of gain f_j(x) d_j."""
         return self.gain(x) * (self.encode(x)[..., features] @ self.directions[features])
 
+    @takes_model
     def check_fit(self, model: Any, *, foreign: bool = False) -> None:
         """Refuse a model of another shape or, where the card has a fingerprint, with other weights.
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from interp import registry
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.given import as_model
 from sae.card import SaeCard
@@ -19,6 +20,7 @@ from sae.dictionary import Dictionary, hook_of, site_of
 PAGE = "https://www.neuronpedia.org/{}"
 
 
+@takes_model
 def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dictionary:
     """An autoencoder, checked against the model before it is used.
 
@@ -39,6 +41,7 @@ def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dicti
     return found
 
 
+@takes_model
 def load_for(vectors: Any, model: Any, name: str | None = None, *, foreign: bool = False) -> Dictionary:
     """An autoencoder that fits model and vectors: the one of a name, or one of the change by these vectors.
 

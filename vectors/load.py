@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.given import HUB, as_model
 from vectors.adaptive import AdaptiveVectors
@@ -22,6 +23,7 @@ from vectors.steering import SteeringVectors
 from vectors.untrusted import read_object
 
 
+@takes_model
 def load_vectors(
     source: str | Path,
     *,
@@ -56,6 +58,7 @@ def load_vectors(
     return vectors
 
 
+@takes_model
 def load_intervention(source: str | Path, *, model: Any = None, foreign: bool = False) -> Vectors | LowRankAdapters:
     """What `--vectors` names: all that `load_vectors` loads, and LoRA of any rank on down_proj from a PEFT folder.
 
