@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -15,7 +14,7 @@ MARK = "__takes_model__"
 
 
 def takes_model(target: Target) -> Target:
-    """Wrap a bare model that is passed as the parameter `model`; anything else is passed on as it is.
+    """Wrap every bare model among the arguments; anything else is passed on as it is.
 
     Use it on a function, below `@classmethod`, or above `@dataclass` on a class with a field `model`.
     """
@@ -23,15 +22,10 @@ def takes_model(target: Target) -> Target:
         kind: Any = target
         kind.__init__ = takes_model(kind.__init__)
         return target
-    place = list(inspect.signature(target).parameters).index("model")
 
     @functools.wraps(target)
     def call(*arguments: Any, **named: Any) -> Any:
-        if "model" in named:
-            named["model"] = wrapped(named["model"])
-        elif len(arguments) > place:
-            arguments = (*arguments[:place], wrapped(arguments[place]), *arguments[place + 1 :])
-        return target(*arguments, **named)
+        return target(*map(wrapped, arguments), **{name: wrapped(value) for name, value in named.items()})
 
     setattr(call, MARK, True)
     return call  # pyright: ignore[reportReturnType]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -91,15 +92,38 @@ def as_vectors(
     """
     if not isinstance(given, str | Path):
         return given
-    from interp.registry import load, offers
+    from interp.registry import load
 
-    if offers("vectors", str(given)) and str(given) not in RESERVED:
-        made = load("vectors", str(given))
-        made = _compute(str(given), made, model, task, keep) if callable(made) else made
-        if not isinstance(made, str | Path):
-            return made
-        given = made
-    return load("vectors", "intervention")(given, model=model, foreign=foreign)
+    made = named_vectors(str(given), model, task, keep=keep)
+    if made is not None and not isinstance(made, str | Path):
+        return made
+    return load("vectors", "intervention")(given if made is None else made, model=model, foreign=foreign)
+
+
+def named_vectors(name: str, model: Any = None, task: Any = None, *, keep: Path | None = None) -> Any:
+    """What an installed name or `path/to/file.py:Name` stands for: vectors, or where they lie; None for other names.
+
+    Args:
+        name: as the user wrote it.
+        model: for vectors that are computed from a model.
+        task: for vectors that are computed on a task.
+        keep: folder that keeps computed vectors for the next time.
+
+    Raises:
+        UserError: what has this name gives no vectors.
+    """
+    from interp.edits import Intervention
+    from interp.registry import is_name, load
+
+    if not is_name("vectors", name) or name in RESERVED:
+        return None
+    made = load("vectors", name)
+    if isinstance(made, type) or (callable(made) and not isinstance(made, Intervention)):
+        made = _compute(name, made, model, task, keep)
+    if not isinstance(made, str | Path | Intervention):
+        works = "name a folder, an intervention, or a function that makes one"
+        raise UserError("these are no vectors", given=f"{name} gives a {type(made).__name__}", works=works)
+    return made
 
 
 def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> Any:
@@ -111,11 +135,16 @@ def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> 
     from interp.digest import digest
 
     about = digest(describe_model(model), identity_of(task), kept_identity(make, name))
-    file = (keep or Path("runs")) / "vectors" / f"{name.replace('/', '-')}-{about}.safetensors"
+    file = (keep or Path("runs")) / "vectors" / f"{_file_stem(name)}-{about}.safetensors"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         make(model, task).save(file)
     return file
+
+
+def _file_stem(name: str) -> str:
+    """A name that can stand in a file's: `plugin/name`, `path/to/file.py:Name`."""
+    return re.sub(r"[^\w.-]+", "-", name.rpartition("/")[2] if ".py:" in name else name)
 
 
 def as_sources(given: Sequence[str], vectors: Any) -> tuple[Any, ...]:

@@ -236,7 +236,7 @@ def load_scorer(name: str) -> Scorer:
     if head in ("regex", "choice"):
         return Regex(rest) if head == "regex" else Choice(tuple(rest.split("|")))
     head, _, rest = name.rpartition(":")
-    found = load_file(Path(head), rest) if head.endswith(".py") else _of_module(head, rest)
+    found = load_file(Path(head).expanduser(), rest) if head.endswith(".py") else _of_module(head, rest)
     made = found() if isinstance(found, type) else found
     if isinstance(made, Scorer):
         return made

@@ -15,7 +15,7 @@ from interp.errors import UserError
 from interp.given import portable
 from interp.identity import UNSAVED, kept_identity
 from interp.origin import module_file
-from interp.registry import IN_FILE
+from interp.registry import IN_FILE, rows
 from interp.source_files import PROJECT, is_project, library, sources
 
 LIBRARIES = (
@@ -107,6 +107,18 @@ def class_target(cls: type) -> str:
     if cls.__module__.startswith(IN_FILE) and file:
         return f"{portable(str(file))}:{cls.__qualname__}"
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def maker_of(cls: type) -> str:
+    """Who offers an experiment: `small-vectors`, "plugin <distribution>", "file <name>", "package <name>", "notebook"."""
+    target = class_target(cls)
+    if is_project(cls):
+        return PROJECT
+    if cls.__module__.startswith(IN_FILE):
+        return f"file {target.rpartition(':')[0].rpartition('/')[2]}"
+    offers = [row.distribution for row in rows("experiments") if row.target == target]
+    top = cls.__module__.partition(".")[0]
+    return f"plugin {offers[0]}" if offers else "notebook" if top == "__main__" else f"package {top}"
 
 
 def file_source(file: Path, module: str = "") -> str:

@@ -80,6 +80,11 @@ def offers(group: str, name: str) -> bool:
     return any(name in (entry.name, _qualified(entry)) for entry in _entries(group))
 
 
+def is_name(group: str, name: str) -> bool:
+    """Whether `load` takes it: something installed has this name, or it is `path/to/file.py:Name`."""
+    return bool(_FILE_NAME.fullmatch(name)) or offers(group, name)
+
+
 def rows(group: str | None = None) -> list[Row]:
     """Every entry of a group (of all groups if None), with what is wrong with it; imports none of them."""
     groups = GROUPS if group is None else (_short(group),)

@@ -27,7 +27,7 @@ from interp.identity import UNSAVED, identity_of
 from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
 from interp.progress import Bar, bar, to_stderr
-from interp.provenance import class_source, class_target, files_of, git_revision, machine, now, versions
+from interp.provenance import class_source, class_target, files_of, git_revision, machine, maker_of, now, versions
 from interp.run import Run
 from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
 
@@ -177,6 +177,7 @@ def describe(experiment: Measurable, ctx: Context) -> dict[str, Any]:
         "declaration": as_json(asdict(experiment.declaration)),
         "figures": list(experiment.figures),
         "target": class_target(cls),
+        "offered_by": maker_of(cls),
         "source": class_source(cls),
         "files": files_of(cls.__module__),
         "asked": dict(ctx.asked),

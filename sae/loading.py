@@ -70,8 +70,11 @@ def _find(name: str) -> Dictionary:
     shipped = list_pretrained()
     if name in shipped:
         return load_folder(shipped[name])
-    if registry.offers("saes", name):
+    if registry.is_name("saes", name):
         installed = registry.load("saes", name)
+        if not isinstance(installed, Dictionary | str | Path):
+            works = "name a Dictionary, or a folder of sae-lens"
+            raise UserError("this is no autoencoder", given=f"{name} is a {type(installed).__name__}", works=works)
         return installed if isinstance(installed, Dictionary) else load_folder(Path(installed))
     if (Path(name).expanduser() / "cfg.json").is_file():
         return load_folder(Path(name).expanduser())

@@ -208,6 +208,7 @@ def divergence(
     return tuple(found)
 
 
+@takes_model
 def record_of(
     trained: Trained, base: Model, task: Task, *, others: Mapping[str, Intervention], trials: int
 ) -> TrainingRecord:
