@@ -110,7 +110,7 @@ def class_target(cls: type) -> str:
 
 
 def maker_of(cls: type) -> str:
-    """Who offers an experiment: `small-vectors`, "plugin <distribution>", "file <name>", "package <name>", "notebook"."""
+    """Who offers an experiment: small-vectors, "plugin NAME", "file NAME", "package NAME" or "notebook"."""
     target = class_target(cls)
     if is_project(cls):
         return PROJECT
