@@ -11,6 +11,7 @@ from __future__ import annotations
 import dis
 import functools
 import json
+import sys
 import types
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -139,7 +140,7 @@ class _Walk:
         yield types.MethodType, lambda part: ["method", self.value(part.__func__), self.value(part.__self__)]
         yield types.BuiltinMethodType, self._builtin
         yield type, self._class
-        yield types.ModuleType, lambda part: self._module(part, frozenset())
+        yield types.ModuleType, lambda part: self._module(part, frozenset(_public(part)))
         yield _WRAPPERS, lambda part: [type(part).__name__, self.value(part.__func__)]
         yield property, lambda part: ["property", *map(self.value, (part.fget, part.fset, part.fdel))]
         yield _CACHED, lambda part: ["cached", self.value(part.__wrapped__)]
@@ -148,10 +149,10 @@ class _Walk:
 
     def _function(self, part: types.FunctionType) -> _Form:
         home, code = str(part.__globals__.get("__name__", "")), part.__code__
-        held = [self.value(cell.cell_contents) for cell in part.__closure__ or () if _is_filled(cell)]
-        if self._installed(home):
-            return ["library", home, part.__qualname__, held]  # a library's wrapper holds functions of the user
         names = frozenset(name for one in _codes(code) for name in one.co_names)
+        held = [self._used(cell.cell_contents, names) for cell in part.__closure__ or () if _is_filled(cell)]
+        if vars(sys.modules.get(home, part)) is part.__globals__ and self._installed(home):
+            return ["library", home, part.__qualname__, held]  # a library's wrapper holds functions of the user
         used = {name: part.__globals__[name] for name in _globals(code) if name in part.__globals__}
         self._check_inside(part, names)
         values = [[name, self._used(item, names)] for name, item in used.items()]
@@ -240,7 +241,10 @@ def _lasting(state: Any, cached: set[str]) -> Any:
     """Return the state of an object without what it computes from the rest."""
     if isinstance(state, tuple):
         return tuple(_lasting(part, cached) for part in state)
-    return {name: item for name, item in state.items() if name not in cached} if isinstance(state, dict) else state
+    if not isinstance(state, dict):
+        return state
+    # an empty one appears when it is first asked for
+    return {name: item for name, item in state.items() if name not in cached} or None
 
 
 def _is_filled(cell: types.CellType) -> bool:
@@ -256,6 +260,10 @@ def _is_telling(name: str, member: object) -> bool:
         return False
     function: Any = getattr(member, "__func__", member)
     return isinstance(function, types.FunctionType) or not (name.startswith("__") and name.endswith("__"))
+
+
+def _public(module: types.ModuleType) -> list[str]:
+    return [name for name in vars(module) if not name.startswith("__")]
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

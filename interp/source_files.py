@@ -36,7 +36,9 @@ _CHECKOUT = Path(__file__).resolve().parents[1]
 def library(module: str) -> str | None:
     """Return the name and version of what ships a module; None for a module of the user or of a plugin."""
     top, file = module.partition(".")[0], file_of(module)
-    if top in sys.stdlib_module_names and top != "__main__" and (file is None or _is_standard(file)):
+    if top == "__main__":
+        return None
+    if top in sys.stdlib_module_names and (file is None or _is_standard(file)):
         return f"python {platform.python_version()}"
     if top in PACKAGES and file is not None and file.resolve().is_relative_to(_CHECKOUT):
         return f"{PROJECT} {_version(PROJECT)}"
