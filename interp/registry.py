@@ -13,6 +13,8 @@ import re
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
@@ -22,7 +24,7 @@ from typing import Any
 
 from interp.errors import UserError
 from interp.origin import module_file, problem_of
-from interp.source_files import LOADED_TEXT
+from interp.source_files import LOADED_TEXT, PROJECT
 
 GROUPS = (
     "commands",
@@ -101,10 +103,39 @@ def load(group: str, name: str) -> Any:
     Raises:
         UserError: there is no such name, two distributions offer it, a file shadows its module, or it cannot load.
     """
+    in_file = file_and_name(name)
+    if in_file is not None:
+        _note(group, name)
+        return load_file(*in_file)
+    entry = find(group, name)
+    if _distribution(entry) != PROJECT:
+        _note(group, name)
+    return _import(entry)
+
+
+def file_and_name(name: str) -> tuple[Path, str] | None:
+    """The two parts of `path/to/file.py:Name`; None for any other name."""
     in_file = _FILE_NAME.fullmatch(name)
-    if in_file:
-        return load_file(Path(in_file["path"]).expanduser(), in_file["name"])
-    return _import(find(group, name))
+    return (Path(in_file["path"]).expanduser(), in_file["name"]) if in_file else None
+
+
+_watchers: list[set[tuple[str, str]]] = []
+
+
+@contextmanager
+def watching() -> Generator[set[tuple[str, str]]]:
+    """Collect group and name of what is loaded meanwhile and does not come with this project."""
+    seen: set[tuple[str, str]] = set()
+    _watchers.append(seen)
+    try:
+        yield seen
+    finally:
+        _watchers.pop()  # by place: two of them may be equal
+
+
+def _note(group: str, name: str) -> None:
+    for seen in _watchers:
+        seen.add((_short(group), name))
 
 
 def load_all(group: str) -> dict[str, Any]:

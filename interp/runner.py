@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from interp.cell import Cell
 from interp.context import Context, silent
-from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.given import (
     as_asked,
@@ -19,17 +18,17 @@ from interp.given import (
     as_sources,
     as_task,
     as_vectors,
-    describe_model,
-    describe_task,
-    describe_vectors,
 )
-from interp.identity import UNSAVED, identity_of
+from interp.identity import UNSAVED
 from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
 from interp.progress import Bar, bar, to_stderr
-from interp.provenance import class_source, class_target, files_of, git_revision, machine, maker_of, now, versions
+from interp.provenance import now
+from interp.registry import watching
 from interp.run import Run
-from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
+from interp.run_description import Measurable, describe
+from interp.store import RunFolder, RunRecord, Store, merge
+from interp.used_plugins import changed, identities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,30 +37,6 @@ CHUNK_SECONDS = 20.0
 """A chunk grows while it takes less than half of this: a kill loses about so much work."""
 
 Shard = tuple[int, int]
-
-
-@runtime_checkable
-class Measurable(Protocol):
-    """What the runner uses of an Experiment."""
-
-    name: ClassVar[str]
-    version: ClassVar[int]
-    columns: ClassVar[dict[str, str]]
-    declaration: ClassVar[Declaration]
-    figures: ClassVar[tuple[str, ...]]
-    needs: ClassVar[tuple[str, ...]]
-    no_adapters: ClassVar[str]
-
-    @property
-    def n(self) -> int: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
-
-    def settings(self) -> dict[str, Any]: ...  # noqa: D102
-    def cells(self, ctx: Context) -> list[Cell]: ...  # noqa: D102
-    def inputs(self, ctx: Context) -> dict[str, str]: ...  # noqa: D102
-    def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame: ...  # noqa: D102
-    def verdicts(self, frame: pd.DataFrame) -> Sequence[Any]: ...  # noqa: D102
 
 
 def run_experiment(
@@ -146,9 +121,10 @@ def run_in(ctx: Context, experiment: Measurable, *, shard: Shard | None = None) 
         record = _open(folder, meta, ctx)
         if not record.partial:
             return Run(record, experiment)
-        work = _Work(ctx, experiment, folder, record.meta)
-        interrupted = work.measure(shard)
-        return Run(work.finish(), experiment, interrupted=interrupted)
+        with watching() as used:
+            work = _Work(ctx, experiment, folder, record.meta, used)
+            interrupted = work.measure(shard)
+            return Run(work.finish(), experiment, interrupted=interrupted)
 
 
 def _recall(ctx: Context, experiment: Any) -> pd.DataFrame:
@@ -158,51 +134,20 @@ def _recall(ctx: Context, experiment: Any) -> pd.DataFrame:
     return run.frame
 
 
-def describe(experiment: Measurable, ctx: Context) -> dict[str, Any]:
-    """The run.json of a run before it starts, its key included."""
-    cls = type(experiment)
-    meta: dict[str, Any] = {
-        "schema": SCHEMA,
-        "experiment": experiment.name,
-        "version": experiment.version,
-        "scale": ctx.scale,
-        "settings": experiment.settings(),
-        "n": experiment.n,
-        "seed": experiment.seed,
-        "model": describe_model(ctx.model),
-        "vectors": describe_vectors(ctx.vectors, ctx.names.get("vectors")),
-        "task": describe_task(ctx.task),
-        "inputs": experiment.inputs(ctx) | {f"completions {i}": identity_of(one) for i, one in enumerate(ctx.sources)},
-        "columns": dict(experiment.columns),
-        "declaration": as_json(asdict(experiment.declaration)),
-        "figures": list(experiment.figures),
-        "target": class_target(cls),
-        "offered_by": maker_of(cls),
-        "source": class_source(cls),
-        "files": files_of(cls.__module__),
-        "asked": dict(ctx.asked),
-        "device": None if ctx.model is None else str(ctx.model.device),
-        "machine": machine(),
-        "versions": versions(),
-        "git": git_revision(),
-        "started": now(),
-        "finished": None,
-        "partial": True,
-        "edits": [],
-        "verdicts": [],
-    }
-    return {**meta, "key": run_key(meta)}
-
-
 def _open(folder: RunFolder, meta: dict[str, Any], ctx: Context) -> RunRecord:
     """The run that is there already, finished or not, or a new one."""
     with folder.lock("meta"):
         record = folder.read()
-        if record is not None and record.meta.get("source") == meta["source"]:
+        same = record is not None and record.meta.get("source") == meta["source"]
+        plugin = changed(record.meta.get("plugins")) if record is not None and same else None
+        if record is not None and same and plugin is None:
             return record
         if record is not None:
             why = "may have changed" if str(meta["source"]).startswith(UNSAVED) else "changed"
-            ctx.say(f"{meta['experiment']}: its source {why} since {folder.path} was written; computing it again")
+            what = plugin or "its source"
+            ctx.say(f"{meta['experiment']}: {what} {why} since {folder.path} was written; computing it again")
+        if plugin is not None:
+            folder.clear()
         return folder.write_meta(meta)
 
 
@@ -214,6 +159,7 @@ class _Work:
     experiment: Measurable
     folder: RunFolder
     meta: dict[str, Any]
+    used: set[tuple[str, str]]
 
     def grid(self) -> list[tuple[int, Cell]]:
         cells = self.experiment.cells(self.ctx)
@@ -256,8 +202,20 @@ class _Work:
     def _chunk(self, chunk: Sequence[tuple[int, Cell]]) -> None:
         frame = self.experiment.measure(self.ctx, [cell for _, cell in chunk])
         frame = declared(frame, self.experiment)
+        self._note_plugins()
         cells = tuple((index, cell.key) for index, cell in chunk)
         self.folder.add_part(Part(cells, self.meta["source"], self.ctx.take_fired(), frame))
+
+    def _note_plugins(self) -> None:
+        """Note what was loaded by name before its numbers are kept."""
+        known: dict[str, str] = self.meta.get("plugins") or {}
+        new = {name: one for name, one in identities(self.used).items() if name not in known}
+        if new:
+            with self.folder.lock("meta"):
+                record = self.folder.read()
+                others = {} if record is None else record.meta.get("plugins") or {}
+                self.meta["plugins"] = {**others, **known, **new}
+                self.folder.write_meta(self.meta)
 
     def _halved(self, size: int, error: Exception) -> int:
         """The chunk to try after a lack of memory; any other error goes on."""
@@ -279,7 +237,8 @@ class _Work:
             if record is not None and not record.partial:
                 return record  # another shard did
             parts = self.folder.parts(self.meta["source"])
-            meta = {**self.meta, "edits": _sum_edits(parts)}
+            plugins = {} if record is None else record.meta.get("plugins") or {}
+            meta = {**self.meta, "edits": _sum_edits(parts), "plugins": {**plugins, **self.meta.get("plugins", {})}}
             if {cell.key for _, cell in self.grid()} - self.done():
                 return self.folder.write_meta(meta)
             frame = merge(parts)

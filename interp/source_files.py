@@ -88,6 +88,13 @@ def sources(module: str) -> set[str]:
     return result
 
 
+def sources_of_file(file: Path) -> set[str]:
+    """Return what a file is made of that belongs to no package, as `sources` does, without running it."""
+    text = file.read_bytes()
+    parts = [sources(name) for name in _modules_in(text, "")]
+    return {f"{file.name} {hashlib.sha256(text).hexdigest()}"}.union(*parts)
+
+
 @lru_cache(maxsize=1024)
 def is_project(kind: type) -> bool:
     """Tell whether a class belongs to this project."""
