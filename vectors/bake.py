@@ -65,9 +65,7 @@ class _Checkpoint:
         return found
 
 
-def bake(
-    vectors: SteeringVectors | AdaptiveVectors, model: str | Path, out: str | Path, *, foreign: bool = False
-) -> Path:
+def bake(vectors: SteeringVectors | AdaptiveVectors, model: object, out: str | Path, *, foreign: bool = False) -> Path:
     """Write a checkpoint whose logits are those of the steered model.
 
     Args:
