@@ -100,6 +100,7 @@ def as_vectors(
     return load("vectors", "intervention")(given if made is None else made, model=model, foreign=foreign)
 
 
+@takes_model
 def named_vectors(name: str, model: Any = None, task: Any = None, *, keep: Path | None = None) -> Any:
     """What an installed name or `path/to/file.py:Name` stands for: vectors, or where they lie; None for other names.
 

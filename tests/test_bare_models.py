@@ -32,6 +32,7 @@ OWN_WAY = {
     "interp.bare_model.wrapped": "is the mechanism",
     "interp.experiment.Experiment.run": "loads names too",
     "interp.model.Model.of": "is the mechanism",
+    "vectors.bake.bake": "reads files, and refuses any model in memory",
     "interp.model.Trace.__init__": "is made by Model.run",
     "sae.attribute.Read.__init__": "is made by Attributor",
 }
@@ -70,6 +71,7 @@ def _functions(label: str, value: Any) -> list[tuple[str, Any]]:
     return [(f"{label}.{key}", one) for key, one in public.items() if inspect.isfunction(one)]
 
 
+@pytest.mark.slow
 def test_every_public_taker_of_a_model_wraps_bare_ones() -> None:
     takers = dict(_takers())
     assert len(takers) > 70
