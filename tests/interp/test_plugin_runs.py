@@ -27,6 +27,8 @@ def scale(value, tokens):
     return value * FACTOR
 """
 EXPERIMENT = """
+from typing import ClassVar
+
 import pandas as pd
 from interp import Batch, Cell, Declaration, Experiment
 from base import Mixin
@@ -38,7 +40,7 @@ class Measured(Mixin, Experiment):
     needs = ("model",)
     columns = {{"x": "a number", "p": "a probability"}}
     declaration = Declaration("x", "problem", "mean", "none", ("none",), margin=0.05)
-    rate = {rate}
+    rate: ClassVar[float] = {rate}
     names: tuple[str, ...] = ("./my readouts.py:P",)
     \"\"\"Readouts.\"\"\"
 
@@ -103,7 +105,9 @@ def test_completions_under_an_edited_function_are_made_again(here: Path) -> None
 
 
 def test_nothing_is_written_for_an_edit_without_identity(here: Path) -> None:
-    (here / "mine.py").write_text("def scale(value, tokens):\n    return value * float(open('x').read())\n")
+    (here / "mine.py").write_text(
+        "def scale(value, tokens):\n    with open('x') as file:\n        return value * float(file.read())\n"
+    )
     (here / "x").write_text("1.0")
     ctx = Context(tiny_model(), None, tiny_task(), n=1, store=Store(here / "runs"))
     edit = Custom(Site(1, "resid_post"), load("patches", "./mine.py:scale"))
