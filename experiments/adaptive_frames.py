@@ -14,6 +14,7 @@ from experiments.adaptive_coefficients import SEGMENTS, Rows, Strength
 from experiments.adaptive_words import CLASSES, CONTENT
 from experiments.controls import control_interval, too_few
 from experiments.token_frames import storable
+from interp.bare_model import takes_model
 from interp.digest import digest
 from interp.summaries import Interval, Verdict, bootstrap, verdict
 
@@ -23,6 +24,7 @@ FUNCTION = "function word"
 UNIT = "contrast, (content - function) / (content + function)"
 
 
+@takes_model
 def tokens(model: Any, rows: Rows, strength: Strength, shown: Sequence[int]) -> pd.DataFrame:
     """One row a token of some rows."""
     frames: list[pd.DataFrame] = []

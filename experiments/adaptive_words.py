@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from experiments.vocabulary import TokenClasses
+from interp.bare_model import takes_model
 from interp.prompts import Prompt
 
 CLASSES = ("number", "asked quantity", "name", "function word", "other word", "mark")
@@ -41,6 +42,7 @@ def words(text: str) -> list[tuple[int, int, str]]:
     return [(start, stop, _kind(word, asked, proper)) for start, stop, word in found]
 
 
+@takes_model
 def token_kinds(model: Any, prompt: Prompt) -> list[str]:
     """Kind of the word that each token of a prompt's problem belongs to; "" outside of the problem."""
     start, stop = prompt.spans.get("problem", (0, 0))

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from experiments.texts import Places, Texts, mean_by_row
+from interp.bare_model import takes_model
 from interp.distributions import blocks, log_odds, log_probs
 from interp.summaries import bootstrap
 
@@ -18,6 +19,7 @@ UNION = ("process word", "structure symbol")
 UNION_NAME = "process word or structure symbol"
 
 
+@takes_model
 def class_log_probs(
     model: Any, final: Float[Tensor, "place d_model"], codes: Int[Tensor, " vocab"], n_classes: int
 ) -> Float[Tensor, "place class"]:

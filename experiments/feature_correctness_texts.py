@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.feature_correctness_tests import Firing, rates_of
+from interp.bare_model import takes_model
 from interp.context import Context
 from interp.edits import Edit
 from interp.tasks.task import Problem
@@ -56,6 +57,7 @@ def said(ctx: Context, problems: Sequence[Problem], edits: Sequence[Edit], sampl
     return rows
 
 
+@takes_model
 def before_answer(model: Any, ids: Sequence[int]) -> int:
     """Tokens whose text ends before the last box begins, at least one; all where there is no box."""
     text: str = model.decode([list(ids)])[0]

@@ -94,7 +94,7 @@ def _groups(
     """Rows whose texts are the same: the same prompt, random stream and first tokens, and the same edits after them."""
     found: dict[Hashable, list[int]] = {}
     for row, (prompt, key, own, first) in enumerate(zip(prompts, keys, rows, firsts, strict=True)):
-        later = [replace(edit, positions=EVERYWHERE) for edit in own if isinstance(edit, Add) and _later(edit)]
+        later = [replace(edit, positions=EVERYWHERE) for edit in own if type(edit) is Add and _later(edit)]
         after = tuple(edit.digest for edit in later)
         found.setdefault((prompt.ids, key, first.ids, after), []).append(row)
     return list(found.values())
@@ -103,7 +103,7 @@ def _groups(
 def _settled(model: Any, edit: Edit) -> bool:
     """Whether an edit acts on next-token distributions alone, and after the first token everywhere or nowhere."""
     last = Site(model.n_layers - 1, "resid_post")
-    return isinstance(edit, Add) and edit.site == last and edit.positions.generated in ("all", "none")
+    return type(edit) is Add and edit.site == last and edit.positions.generated in ("all", "none")
 
 
 def _later(edit: Add) -> bool:

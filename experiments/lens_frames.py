@@ -15,6 +15,7 @@ from torch import Tensor
 from experiments.script_shift import Null, Script, match, null, shift
 from experiments.token_frames import storable
 from experiments.vocabulary import by_script, token_texts
+from interp.bare_model import takes_model
 from interp.lens import CentredLens, CosineLens, Lens
 
 BINS = 60
@@ -37,6 +38,7 @@ class Vocabulary:
     nulls: dict[tuple[str, str], Null]
 
     @classmethod
+    @takes_model
     def of(cls, model: Any, *, scale: float, minimum: int, layers: int, draws: int, seed: int) -> Vocabulary:
         """Read a model's vocabulary and draw the nulls.
 

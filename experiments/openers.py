@@ -14,6 +14,7 @@ from torch import Tensor
 from experiments.controls import Acting
 from experiments.texts import special_ids
 from experiments.token_frames import storable
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.context import Context
 from interp.distributions import blocks, log_probs
@@ -22,6 +23,7 @@ from interp.forced import Forced
 BASE = "base"
 
 
+@takes_model
 @dataclass(frozen=True)
 class Openers:
     """Mean distributions of the first generated token over training problems.
@@ -69,6 +71,7 @@ class Openers:
         return {**about, "p_base": float(self.base[token])}
 
 
+@takes_model
 def mean_first(model: Any, final: Float[Tensor, "row pos d_model"]) -> Float[Tensor, " vocab"]:
     """Mean over rows of the next-token distribution at their last position."""
     last = final[:, -1]

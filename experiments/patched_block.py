@@ -16,11 +16,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from experiments.controls import Acting
+from experiments.patches import placed
 from experiments.texts import Texts
 from interp.backend.engine import Engine
 from interp.context import Context
 from interp.distributions import blocks, by_rows, kl, log_probs, total_variation
 from interp.editor import Editor
+from interp.edits import Edit
 from interp.paths import CLEAN, FOLLOW, STEERED, BlockPaths, Heads, Slice, World
 from interp.sites import Site
 from vectors import AdaptiveVectors
@@ -41,7 +43,7 @@ class PatchedBlock:
     """
 
     def __init__(self, ctx: Context, said: Texts, vectors: Acting, where: Bool[Tensor, "row pos"]) -> None:
-        self.model, self.said, self.vectors, self.where = ctx.model, said, vectors, where
+        self.ctx, self.model, self.said, self.vectors, self.where = ctx, ctx.model, said, vectors, where
         self.layer = vectors.layers[-1] + 1
         self.clean, self.moved = streams(ctx, said, vectors)
         path: Any = said.forced.path
@@ -50,12 +52,16 @@ class PatchedBlock:
         self.base = said.forced.base[where]
         self.steered = self.final(BlockPaths())
 
-    def final(self, patch: BlockPaths) -> Float[Tensor, "place d_model"]:
+    def final(self, patch: Edit) -> Float[Tensor, "place d_model"]:
         """Hidden states after the last block under a patch, at the positions that are read."""
-        if self._last is not None:
+        one = placed(patch, self.layer)
+        if self._last is not None and isinstance(one, BlockPaths):
             with torch.no_grad():
-                return self._last.final(patch)
-        return self.said.forced.steered([*self.vectors.edits(), patch.at(self.layer)])[0][self.where]
+                return self._last.final(one)
+        final, fired = self.said.forced.steered([*self.vectors.edits(), one])
+        if not isinstance(one, BlockPaths):
+            self.ctx.fired([count for count in fired if count.edit == one.describe()])
+        return final[self.where]
 
 
 def streams(
@@ -139,7 +145,7 @@ class Distances:
 
 
 def distances(
-    block: PatchedBlock, patches: Sequence[BlockPaths], readout: Readout = "kl", *, beside: bool = True
+    block: PatchedBlock, patches: Sequence[Edit], readout: Readout = "kl", *, beside: bool = True
 ) -> Distances:
     """Distances of next-token distributions under patches from the steered run, and from the base.
 

@@ -1,6 +1,7 @@
 """Path patches by name: which paths into the block above a vector see it (arXiv:2509.06608 sec. 7).
 
-A patch is a `BlockPaths` value. Further ones are entry points of the group `interp.patches`. Families count heads from
+A patch is a `BlockPaths` value, or any edit, which is applied after the vectors. Further ones are entry points of the
+group `interp.patches`. Families count heads from
 0, query heads for head, q and z, key-value heads for k and v: "skip-head-3", "only-head-3", "skip-k-1", "only-q-0".
 Any patch may end in "-to-mlp" or "-to-resid": its heads reach only the MLP, or only the residual stream, and the other
 one receives the attention of the steered run.
@@ -13,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from interp.bare_model import takes_model
+from interp.edits import Edit
 from interp.errors import UserError
 from interp.paths import CLEAN, STEERED, BlockPaths, clean, steered
 from interp.registry import load, names, offers, unknown
@@ -48,29 +51,52 @@ _FAMILY = re.compile(rf"(?P<family>{'|'.join(FAMILIES)})-(?P<head>\d+)")
 _TO = {"-to-mlp": "attn_to_resid", "-to-resid": "attn_to_mlp"}
 
 
-def patch(name: str, model: Any) -> BlockPaths:
-    """The patch of a name, for a model's numbers of heads; place it with `.at(layer)`.
+@takes_model
+def patch(name: str, model: Any) -> Edit:
+    """The patch of a name, for a model's numbers of heads: paths of a block, or an edit; see `placed`.
 
     Raises:
         UserError: there is no such patch, or the model has no such head.
     """
+    installed = offers("patches", name) or ":" in name
     for ending, other in _TO.items():
-        if name.endswith(ending):
-            return _with(patch(name.removesuffix(ending), model), **{other: STEERED})
+        if name.endswith(ending) and not installed:
+            inner = patch(name.removesuffix(ending), model)
+            if not isinstance(inner, BlockPaths):
+                raise UserError("only paths of a block can end at the MLP or at the stream", given=name)
+            return _with(inner, **{other: STEERED})
     family = _FAMILY.fullmatch(name)
     if family is not None:
         return _of_head(family["family"], int(family["head"]), model)
     if name in BUILT_IN:
         return BUILT_IN[name]
-    if not offers("patches", name) and ":" not in name:
+    if not installed:
         known = names("patches")
         raise unknown("patch", name, sorted({*BUILT_IN, *known, *(f"{family}-0" for family in FAMILIES)}))
     found = load("patches", name)
-    if not isinstance(found, BlockPaths):
-        raise UserError("a patch is a BlockPaths value", given=type(found).__name__, works="BlockPaths(k=CLEAN), say")
+    if isinstance(found, type) or not isinstance(found, Edit):
+        works = "BlockPaths(k=CLEAN), or an edit such as Custom(Site(3, 'z'), function)"
+        raise UserError("a patch is a BlockPaths or an Edit", given=f"{name} is a {type(found).__name__}", works=works)
     return found
 
 
+def placed(one: Edit, layer: int) -> Edit:
+    """A patch as it acts beside vectors below a block: paths of that block; an edit stays at its own sites.
+
+    Raises:
+        UserError: the paths are those of another block.
+    """
+    if not isinstance(one, BlockPaths):
+        return one
+    if one.layer not in (None, layer):
+        works = f"a patch without a block, or placed at block {layer}"
+        raise UserError(
+            "this patch is placed at another block than the one above the vector", given=one.layer, works=works
+        )
+    return one.at(layer)
+
+
+@takes_model
 def family(name: str, model: Any) -> list[str]:
     """The names of a family, one for each head of a model: "skip-k" gives "skip-k-0", "skip-k-1" ...
 
@@ -82,6 +108,7 @@ def family(name: str, model: Any) -> list[str]:
     return [f"{name}-{head}" for head in range(heads(name, model))]
 
 
+@takes_model
 def heads(name: str, model: Any) -> int:
     """How many heads a family counts."""
     grouped = name.rpartition("-")[2] in ("k", "v") and model.cfg.n_key_value_heads

@@ -13,7 +13,7 @@ from experiments.controls import Acting
 from experiments.graded import Condition, answers, references, summarise
 from experiments.path_verdicts import MATCHED
 from interp.context import Context
-from interp.paths import BlockPaths
+from interp.edits import Edit
 from interp.summaries import share
 
 CONTROLLED = ("skip-attn",)
@@ -30,7 +30,7 @@ class Generation:
         samples: completions of each problem and patch.
     """
 
-    patches: Mapping[str, BlockPaths]
+    patches: Mapping[str, Edit]
     temperature: float
     samples: int
 

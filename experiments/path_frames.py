@@ -15,7 +15,7 @@ from experiments.factorial import ATTENTION, COALITIONS, PAIRS, PLAYERS, coaliti
 from experiments.patched_block import PatchedBlock, Readout, distances
 from experiments.patches import SKIP_ATTN
 from experiments.texts import Places, Texts, mean_by_row
-from interp.paths import BlockPaths
+from interp.edits import Edit
 from interp.summaries import bootstrap
 
 Array = NDArray[Any]
@@ -27,7 +27,7 @@ SMALLEST = 1e-6
 
 
 def patch_rows(
-    block: PatchedBlock, at: Places, patches: Mapping[str, BlockPaths], readout: Readout, *, intervals: bool
+    block: PatchedBlock, at: Places, patches: Mapping[str, Edit], readout: Readout, *, intervals: bool
 ) -> list[pd.DataFrame]:
     """One row a patch, and with intervals one row a patch and problem beside."""
     found = distances(block, list(patches.values()), readout)
@@ -51,7 +51,7 @@ def patch_rows(
 def sweep_rows(
     block: PatchedBlock,
     at: Places,
-    patches: Mapping[str, Mapping[str, BlockPaths]],
+    patches: Mapping[str, Mapping[str, Edit]],
     readout: Readout,
     *,
     intervals: bool,

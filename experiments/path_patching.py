@@ -17,7 +17,7 @@ from experiments.attention_rows import attention_change
 from experiments.controls import RANDOM, Acting, acting, draw_controls, training_texts
 from experiments.graded import COLUMNS
 from experiments.patched_block import PatchedBlock, Readout
-from experiments.patches import FAMILIES, family, patch
+from experiments.patches import FAMILIES, family, patch, placed
 from experiments.path_accuracy import Generation
 from experiments.path_frames import (
     attention_frame,
@@ -34,6 +34,8 @@ from interp.declaration import Declaration
 from interp.digest import digest
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.identity import identity_of
+from interp.paths import BlockPaths
 from interp.summaries import Verdict
 
 NAMED = ("steered", "skip-attn", "skip-layer", "skip-mlp", "only-attn")
@@ -131,7 +133,7 @@ class PathPatching(Experiment):
     }
 
     patches: tuple[str, ...] = NAMED
-    """Patches by name; heads as skip-head-3, only-k-1; path/to/file.py:NAME."""
+    """Patches by name; heads as skip-head-3, only-k-1; path/to/file.py:NAME, a BlockPaths or an edit."""
     layer: int | None = None
     """Block of the vector; if none, the highest one of the set that has a block above it."""
     readout: Readout = "kl"
@@ -172,7 +174,7 @@ class PathPatching(Experiment):
     def cells(self, ctx: Context) -> list[Cell]:
         """Each measurement for the vector and for each kind of control; generation at each temperature."""
         for name in (*self.patches, *self.generated):
-            patch(name, ctx.model)
+            placed(patch(name, ctx.model), self._layer(ctx) + 1)
         for name in self.sweep:
             family(name, ctx.model)
         cells: list[Cell] = []
@@ -188,7 +190,11 @@ class PathPatching(Experiment):
     def inputs(self, ctx: Context) -> dict[str, str]:
         """Digests of the patches, since a name may come to mean another one."""
         every = dict.fromkeys((*self.patches, *self.generated))
-        return {f"patch {name}": digest(patch(name, ctx.model).describe()) for name in every}
+        named = {name: patch(name, ctx.model) for name in every}
+        return {
+            f"patch {name}": digest(one.describe()) if isinstance(one, BlockPaths) else identity_of(one)
+            for name, one in named.items()
+        }
 
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:
         """Rows of each cell."""
@@ -276,7 +282,7 @@ class PathPatching(Experiment):
     def _accuracy(self, ctx: Context, temperature: float) -> list[pd.DataFrame]:
         layer = self._layer(ctx)
         plan = Generation(
-            {name: patch(name, ctx.model).at(layer + 1) for name in self.generated}, temperature, self.samples
+            {name: placed(patch(name, ctx.model), layer + 1) for name in self.generated}, temperature, self.samples
         )
         drawn = self._controls(ctx, MATCHED) if MATCHED in self.controls else []
         return plan.measure(ctx, acting(ctx).only(layer), drawn, beside=self.references)

@@ -22,6 +22,7 @@ from interp.digest import digest
 from interp.edits import Edit
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.identity import identity_of
 from interp.summaries import Interval, bootstrap, difference
 from interp.tasks.task import Split
 from vectors import AdaptiveVectors, SteeringVectors
@@ -204,7 +205,7 @@ def _of_half(ctx: Context, rows: pd.DataFrame, which: Literal["choosing", "repor
 
 
 def _name(one: Condition, temperature: float, split: str) -> str:
-    edits = [[edit.digest for edit in edits] for edits in (one.edits, *one.rotation)]
+    edits = [[identity_of(edit) for edit in edits] for edits in (one.edits, *one.rotation)]
     return digest(split, float(temperature), edits, list(one.prefix), one.shots)
 
 

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.completions import Completions, paired_rows
 from interp.context import Context
@@ -90,6 +91,7 @@ class Said:
         batch = self.batch.rows(rows)
         return Said(self.examples[rows], batch, self.stratum[rows][:, -batch.ids.shape[1] :])
 
+    @takes_model
     def run(self, model: Any, keep: Iterable[int] = ()) -> Texts:
         """Run them without edits; `keep` as for `Forced`."""
         return Texts(self.examples, self.batch, self.stratum, Forced(model, self.batch, keep))
@@ -109,6 +111,7 @@ def completed(
     return Said(tuple(problem.id for problem in problems), batch, strata(ctx.model, said, batch))
 
 
+@takes_model
 def strata(model: Any, said: Completions, batch: Batch) -> Int[Tensor, "row pos"]:
     """Index into STRATA of each token; -1 where it belongs to none."""
     device = batch.ids.device
@@ -129,6 +132,7 @@ def strata(model: Any, said: Completions, batch: Batch) -> Int[Tensor, "row pos"
     return parts.masked_fill(~readable, -1)
 
 
+@takes_model
 def special_ids(model: Any) -> set[int]:
     """Tokens of the template: the tokenizer's special ones and the model's end tokens."""
     return {*getattr(model.tokenizer, "all_special_ids", ()), *model.stop_ids}

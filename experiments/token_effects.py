@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from experiments.texts import STRATA, Places, Texts
+from interp.bare_model import takes_model
 from interp.distributions import blocks, entropy, kl, log_odds, log_probs, total_variation
 
 GROUPS = ("all", "first", "generated")
@@ -97,6 +98,7 @@ class _Sums:
         return Effect(columns, p_base, p_steered, odds, self.mean.cpu(), share.cpu())
 
 
+@takes_model
 def effects(
     model: Any,
     base: Float[Tensor, "place d_model"],
@@ -128,6 +130,7 @@ def choose(mean: Float[Tensor, "group vocab"], k: int) -> Int[Tensor, "group k"]
     return mean.abs().topk(min(k, mean.shape[1]), dim=1).indices
 
 
+@takes_model
 def chosen_tokens(
     model: Any, said: Texts, at: Places, steered: Float[Tensor, "place d_model"], half: Sequence[int], k: int
 ) -> Int[Tensor, "group k"]:

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from experiments.texts import STRATA, Places, Texts
 from experiments.token_effects import GROUPS, Effect, effects, groups_of, weights
+from interp.bare_model import takes_model
 from interp.summaries import bootstrap
 
 Array = NDArray[Any]
 
 
+@takes_model
 @dataclass(frozen=True)
 class Table:
     """Turns hidden states under a vector into rows.

@@ -22,6 +22,7 @@ from interp.declaration import Declaration
 from interp.digest import digest
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.identity import identity_of
 from interp.summaries import Verdict, share, verdict
 
 MARGIN = 0.05
@@ -111,7 +112,12 @@ class Transfer(Experiment):
             one = recipient(ctx, name)
             if one is not None:
                 own = "" if one.own is None else one.own.digest
-                about = one.ctx.model.fingerprint, one.ctx.task.digest, [edit.digest for edit in one.edits], own
+                about = (
+                    one.ctx.model.fingerprint,
+                    identity_of(one.ctx.task),
+                    [identity_of(edit) for edit in one.edits],
+                    own,
+                )
                 given[f"recipient {name}"] = digest(*about)
         return given
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from interp.context import Context
 from interp.digest import digest
 from interp.edits import Edit, per_row
+from interp.identity import identity_of
 from interp.positions import EVERYWHERE
 from vectors.catalogue import PRETRAINED
 from vectors.controls import random_isotropic
@@ -100,7 +101,7 @@ def digests(sets: Sequence[Tuned]) -> dict[str, str]:
     found: dict[str, str] = {}
     for one in sets:
         record = "" if one.record is None else digest(one.record.model_dump_json())
-        found[one.name] = digest(record, [edit.digest for edit in one.edits or ()])
+        found[one.name] = digest(record, [identity_of(edit) for edit in one.edits or ()])
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import regex
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
 
 SCRIPTS = (
@@ -45,6 +46,7 @@ def script_of(text: str) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+@takes_model
 def token_texts(model: Any) -> list[str]:
     """Decoded text of every row of the unembedding; "" for rows that stand for no token, and for special tokens."""
     known = min(len(model.tokenizer), model.d_vocab)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from experiments.neutral import sample
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.context import Context
 from interp.digest import digest
@@ -133,6 +134,7 @@ def depths(layers: Sequence[int], n_layers: int, other: int) -> dict[int, int]:
     return {layer: to for to, layer in nearest.items()}
 
 
+@takes_model
 def cut(model: Model, text: str) -> tuple[list[int], dict[int, int]]:
     """Tokens of a plain text, and the token that ends at each character where one does.
 

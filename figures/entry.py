@@ -42,6 +42,7 @@ class Entry:
         kept: whether the abstract of the paper's last version (v4) still claims it: "yes", "in part", "no" (that of v3
             does), "unknown" (no abstract speaks of it), "ours", or "own run" for what stands in no manifest.
         published: the paper's numbers, shown in a table beside.
+        origin: where an experiment comes from that stands in no manifest, such as "Plugin my-plugin".
         work: counts what it asks of a model, from its settings; None where that is not known.
     """
 
@@ -59,6 +60,7 @@ class Entry:
     kept: Literal["yes", "in part", "no", "unknown", "ours", "own run"] = "unknown"
     published: tuple[p.Published, ...] = ()
     work: Formula | None = None
+    origin: str = ""
 
     @property
     def ready(self) -> bool:
@@ -67,9 +69,9 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """Return how the paper calls it: "Figures 3, 19", "Table 1", or "Ours"."""
-        if not self.covers:
-            return "Ours"
+        """Return how the paper calls it, "Figures 3, 19" or "Table 1"; "This project" for what is not in the paper."""
+        if self.origin or not self.covers:
+            return self.origin or "This project"
         if self.covers[0].startswith("table-"):
             return f"Table {self.covers[0].removeprefix('table-')}"
         if not self.covers[0].isdigit():

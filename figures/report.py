@@ -17,6 +17,7 @@ from figures import style
 from figures.captions import subject
 from figures.export import IMAGE_KINDS, save_images
 from figures.markup import embedded_json, table, text
+from figures.origin import origin_of
 from figures.paper import Entry
 from figures.record import Record
 from figures.sections import Section, body, contents_line, draw, verdict_rows
@@ -123,6 +124,7 @@ def _own_entry(run: Record) -> Entry:
         experiment=name,
         figures=tuple(run.meta.get("figures") or ()),
         kept="own run",
+        origin=origin_of(run),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from interp.backend.weights import Hooked
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.chat import Turns
 from interp.edits import Edit, Intervention
@@ -71,6 +72,7 @@ class Comparison:
         return "\n".join(f"{one.name}: {one.text}" for one in self.said)
 
 
+@takes_model
 def compare(
     model: Model | Hooked,
     prompt: Turns | Prompt,

@@ -17,12 +17,14 @@ from typing import Any
 import torch
 
 from interp.backend.foreign import survey
+from interp.bare_model import takes_model
 from interp.completions import Completion, Completions
 from interp.digest import digest
 from interp.editor import Fired
 from interp.edits import Edit, Edits, PerRow, per_row
 from interp.errors import UserError
 from interp.files import disk_errors, write_atomically
+from interp.identity import UNSAVED, identity_of
 from interp.model import Model
 from interp.positions import Tokens
 from interp.prompts import Prompt
@@ -66,6 +68,7 @@ class Request:
         names: Sequence[str] = self.keys if self.keys and self.temperature else [""] * len(self.prompts)
         return [digest(prompt.ids, name) for prompt, name in zip(self.prompts, names, strict=True)]
 
+    @takes_model
     def folder_keys(self, model: Model) -> list[str | None]:
         """The folder of each prompt's rows; None where something has no digest, so that nothing can be kept."""
         if survey(model.hooked).foreign:
@@ -91,6 +94,7 @@ _Samples = list[tuple[Completion, str]]
 _Row = dict[str, Any]
 
 
+@takes_model
 def complete(model: Model, request: Request, folder: Path, *, memory_gb: float | None = None) -> Completions:
     """The completions of a request; what is on the disk is read, the rest generated and kept.
 
@@ -120,6 +124,7 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
     return _assemble(request, found, fired)
 
 
+@takes_model
 def kept(model: Model, request: Request, folder: Path) -> list[list[tuple[Completion, str]]]:
     """The samples of each prompt on the disk, as many as are asked for or fewer; arguments as for `complete`."""
     return _kept(request.folder_keys(model), request, folder)
@@ -135,9 +140,10 @@ def _kept(folders: Sequence[str | None], request: Request, folder: Path) -> list
 
 def _folder_key(about: tuple[object, ...], seed: int, edits: tuple[Edit, ...]) -> str | None:
     try:
-        return digest(about, seed, [edit.digest for edit in edits])
+        known = [identity_of(edit) for edit in edits]
     except UserError:
         return None
+    return None if any(one.startswith(UNSAVED) for one in known) else digest(about, seed, known)
 
 
 def _generate(model: Model, request: Request, memory_gb: float | None) -> Completions:
@@ -177,6 +183,7 @@ def _touched(model: Model, request: Request, found: Sequence[_Samples], hits: Se
     )
 
 
+@takes_model
 def touched(model: Model, prompt: Prompt, row: Completion, edit: Edit) -> int:
     """Positions that an edit selects among the tokens that were fed."""
     ids = torch.tensor([[*prompt.ids, *row.ids[:-1]]])  # the last token was never fed

@@ -14,12 +14,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from interp.bare_model import takes_model
 from interp.completion_cache import Request, kept
 from interp.completion_sources import Said, scored
 from interp.completions import Completion
 from interp.digest import digest
 from interp.errors import UserError
 from interp.files import write_atomically
+from interp.identity import identity_of
 from interp.model import Model
 
 Line = dict[str, Any]
@@ -56,11 +58,13 @@ class FileSource:
         found = {key: sorted(samples, key=lambda line: line["sample"]) for key, samples in lines.items()}
         return cls(path, sha256(path.read_bytes()).hexdigest()[:16], found)
 
+    @takes_model
     def answers(self, model: Model, request: Request) -> list[int]:
         """Rows of which the file has enough samples."""
         asks = self._asks(model, request)
         return [row for row, key in enumerate(asks) if len(self.lines.get(key, ())) >= request.samples]
 
+    @takes_model
     def say(self, model: Model, request: Request) -> list[list[Said]]:
         """The first samples of each prompt."""
         found = [self.lines[key][: request.samples] for key in self._asks(model, request)]
@@ -70,6 +74,7 @@ class FileSource:
         return [_asked(line) for line in asking(model, replace(request, samples=1))]
 
 
+@takes_model
 def asking(model: Model, request: Request, problems: Sequence[str] | None = None) -> list[Line]:
     """What a request asks, a line for each prompt and sample."""
     fingerprint = model.fingerprint  # reads all weights: once
@@ -83,13 +88,14 @@ def asking(model: Model, request: Request, problems: Sequence[str] | None = None
             "max_new_tokens": request.max_new_tokens,
             "stop_ids": list(model.stop_ids),
             "model": fingerprint,
-            "edits": [edit.digest for edit in edits],
+            "edits": [identity_of(edit) for edit in edits],
         }
         for row, (prompt, edits) in enumerate(zip(request.prompts, request.row_edits(), strict=True))
         for sample in range(request.samples)
     ]
 
 
+@takes_model
 def export(model: Model, request: Request, problems: Sequence[str], folder: Path, out: Path) -> tuple[int, int]:
     """Write what a request asks, with the completions that are kept; generate nothing.
 
@@ -107,6 +113,7 @@ def export(model: Model, request: Request, problems: Sequence[str], folder: Path
     return sum(one is not None for one in found), len(lines)
 
 
+@takes_model
 def import_lines(model: Model, request: Request, problems: Sequence[str], given: Path, out: Path) -> int:
     """Check completions that were made elsewhere, and write them as `--completions-from` reads them.
 

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from interp.bare_model import takes_model
 from interp.completion_cache import Request
 from interp.completion_sources import Said
 from interp.digest import digest
 from interp.errors import UserError
+from interp.identity import identity_of
 from interp.model import Model
 from interp.sampling import stream_seed
 
@@ -44,11 +46,13 @@ class ServerSource:
         """Not the address: the same checkpoint may be served anywhere."""
         return digest("server", self.edits)
 
+    @takes_model
     def answers(self, model: Model, request: Request) -> list[int]:  # noqa: ARG002 - as every source
         """Rows whose edits are those of the served checkpoint."""
         every = request.row_edits()
-        return [row for row, edits in enumerate(every) if tuple(edit.digest for edit in edits) == self.edits]
+        return [row for row, edits in enumerate(every) if tuple(identity_of(edit) for edit in edits) == self.edits]
 
+    @takes_model
     def say(self, model: Model, request: Request) -> list[list[Said]]:
         """Ask for each sample, with a seed of its own.
 

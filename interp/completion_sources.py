@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.completion_cache import Request, complete
 from interp.completions import Completion, Completions
@@ -20,6 +21,7 @@ from interp.distributions import blocks, entropy, log_probs
 from interp.editor import Fired
 from interp.edits import Edits, per_row
 from interp.errors import UserError
+from interp.identity import identity_of
 from interp.model import Model
 from interp.prompts import Prompt
 
@@ -65,6 +67,7 @@ class Source(Protocol):
         ...
 
 
+@takes_model
 def complete_from(
     sources: Sequence[Source], model: Model, request: Request, folder: Path, *, memory_gb: float | None = None
 ) -> Completions:
@@ -87,7 +90,7 @@ def complete_from(
         rows = [left[place] for place in found]
         if not rows:
             continue
-        inner, place = (model, folder) if source is None else (Elsewhere(model, source), folder / source.digest)
+        inner, place = (model, folder) if source is None else (Elsewhere(model, source), folder / identity_of(source))
         made = complete(inner, request.only(rows), place, memory_gb=memory_gb)
         parts |= {row: (made, index) for index, row in enumerate(rows)}
         fired += made.fired
@@ -113,6 +116,7 @@ class Elsewhere(Model):
         source: what completes.
     """
 
+    @takes_model
     def __init__(self, model: Model, source: Source) -> None:
         self.__dict__.update(model.__dict__)
         self.source = source
@@ -140,6 +144,7 @@ class Elsewhere(Model):
         return scored(self, request, self.source.say(self, request))
 
 
+@takes_model
 def scored(model: Model, request: Request, said: Sequence[Sequence[Said]]) -> Completions:
     """Completions from what somebody said: tokens, with the log-probabilities and entropies of this model.
 

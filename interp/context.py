@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.store import Store
 
@@ -30,6 +31,7 @@ def silent(text: str) -> None:
     """Say nothing."""
 
 
+@takes_model
 @dataclass
 class Context:
     """Model, vectors and task of a run, what it may use, and what earlier runs and completions it can build on.
@@ -47,6 +49,7 @@ class Context:
         say: tells the user something in one line.
         folder: where the run is written; large tensors go there.
         names: what the user called model, vectors and task; recorded only.
+        asked: flags with which the command line repeats the run, without its settings; recorded only.
         recaller: runs or recalls another experiment; the runner gives it.
         sources: what completes prompts in the model's place; see `interp.completion_sources`.
     """
@@ -63,6 +66,7 @@ class Context:
     say: Say = silent
     folder: RunFolder | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    asked: Mapping[str, Any] = field(default_factory=dict)
     recaller: Recall | None = None
     sources: tuple[Any, ...] = ()
     _fired: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -92,8 +96,11 @@ class Context:
         """
         if self.recaller is None:
             raise UserError("only the runner's context can recall another experiment")
+        others = {name for name, value in (("vectors", vectors), ("task", task)) if value is not None}
         vectors, task = vectors or self.vectors, task or self.task
         inner = replace(self, vectors=vectors, task=task, n=other.n, seed=other.seed, folder=None, _fired={}, _made={})
+        inner.names = {name: value for name, value in self.names.items() if name not in others}
+        inner.asked = {name: value for name, value in self.asked.items() if name not in {*others, "experiment"}}
         return self.recaller(inner, other)
 
     def completions(

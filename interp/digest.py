@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +19,10 @@ def digest(*parts: object) -> str:
         The first 16 hexadecimal digits of a SHA-256.
 
     Raises:
-        UserError: a part has no canonical form (a lambda, an open file, ...).
+        UserError: a part has no canonical form (an open file, ...).
     """
     text = json.dumps([_canonical(part) for part in parts], sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def source_digest(function: Callable[..., object]) -> str:
-    """Hash a module-level function by its source text.
-
-    Raises:
-        UserError: the function is a lambda, is defined inside another one, or its source cannot be found.
-    """
-    if "<" in function.__qualname__:
-        raise UserError(
-            "a function without a name of its own cannot be saved",
-            given=function.__qualname__,
-            works="define it with def at the top of a module",
-        )
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError) as error:
-        raise UserError("the source of a function cannot be found", given=function.__qualname__) from error
-    return digest(function.__qualname__, source)
 
 
 def _canonical(part: object) -> Any:
@@ -70,9 +50,10 @@ def _canonical_object(part: object) -> Any:
         fields = {
             field.name: _canonical(getattr(part, field.name)) for field in dataclasses.fields(part) if field.compare
         }
-        return {"type": type(part).__qualname__, "fields": fields}
+        return {"type": type(part).__qualname__, "fields": fields, **_code_of(type(part))}
     if hasattr(part, "model_dump"):  # pydantic
-        return {"type": type(part).__qualname__, "fields": _canonical(part.model_dump())}  # pyright: ignore
+        fields = _canonical(part.model_dump())  # pyright: ignore
+        return {"type": type(part).__qualname__, "fields": fields, **_code_of(type(part))}
     if hasattr(part, "detach"):  # a tensor, without importing torch here; bfloat16 has no numpy form
         import torch
 
@@ -83,5 +64,15 @@ def _canonical_object(part: object) -> Any:
         array: Any = part
         return {"tensor": [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]}
     if callable(part):
-        return {"source": source_digest(part)}
+        from interp.identity import code_identity
+
+        return {"source": code_identity(part)}
     raise UserError("a value of this type has no digest", given=type(part).__qualname__)
+
+
+def _code_of(kind: type) -> dict[str, str]:
+    """Identity of a user's class, whose methods may do anything; none for the classes of this project."""
+    from interp.identity import code_identity
+    from interp.source_files import is_project
+
+    return {} if is_project(kind) else {"code": code_identity(kind)}

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.bare_model import takes_model
+
 CHUNK_VALUES = {"cpu": 2**21, "cuda": 2**24}
 """Values of one [row, vocab] array at a time; 8 MB in float32 on a CPU. Results do not depend on it."""
 CACHED_ROWS = 4
@@ -29,6 +31,7 @@ class Unembeds(Protocol):
     def unembed(self, resid: Tensor) -> Tensor: ...  # noqa: D102 - see Model
 
 
+@takes_model
 def log_probs(model: Unembeds, resid: Float[Tensor, "row d_model"]) -> Float[Tensor, "row vocab"]:
     """Next-token log-probabilities of hidden states after the last block, nats, float32."""
     with torch.no_grad():

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
-from uuid import uuid4
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.digest import digest, source_digest
+from interp.digest import digest
 from interp.errors import UserError
+from interp.identity import UNSAVED, kept_identity
 from interp.positions import EVERYWHERE, Positions, Tokens
 from interp.sites import Site
 
@@ -204,8 +204,9 @@ class Patch(_Hashed):
 class Custom(_Hashed):
     """An edit of one's own: `function(value, tokens) -> value`, used at the selected positions.
 
-    The digest is that of the function's source where it is defined with `def` at the top of a module. A lambda works
-    too, but its digest is new every time, so that its runs are never found again.
+    The digest follows everything that can change what the function does: see `interp.identity`. It is taken anew each
+    time, because a global that the function uses may have changed. Where it cannot be told what the function depends
+    on, a warning says why, the digest is another one each time, and nothing computed with the edit is kept.
     """
 
     site: Site
@@ -222,16 +223,22 @@ class Custom(_Hashed):
         """Not known, so assumed."""
         return True
 
-    def _content(self) -> tuple[object, ...]:
-        try:
-            source = source_digest(self.function)
-        except UserError:  # a lambda: equal to itself only, so that no saved run can be mistaken for its own
-            source = f"unsaved {uuid4().hex}"
-        return self.site, source, self.positions
+    @property
+    def digest(self) -> str:
+        """Content hash of the function, the site and the positions as they are now."""
+        known = kept_identity(self.function, _name(self.function))
+        return known if known.startswith(UNSAVED) else digest("Custom", self.site, known, self.positions)
+
+    def __eq__(self, other: object) -> bool:
+        same = type(other) is type(self) and self.function == other.function  # pyright: ignore[reportAttributeAccessIssue]
+        return same and (self.site, self.positions) == (other.site, other.positions)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __hash__(self) -> int:
+        return hash(self.site)
 
     def describe(self) -> str:
         """One line."""
-        return f"{self.function.__qualname__} at {self.site}, {_where(self.positions)}"
+        return f"{_name(self.function)} at {self.site}, {_where(self.positions)}"
 
     def apply(self, site: Site, value: Tensor, tokens: Tokens) -> Tensor:  # noqa: ARG002 - there is one site
         """Call the function and keep its result where selected."""
@@ -268,6 +275,12 @@ def select(tokens: Tokens, new: Tensor, old: Tensor) -> Tensor:
     if selected is None:
         raise UserError("an edit was applied outside a model's pass", works="give it to Model.run, generate or score")
     return torch.where(selected.reshape(*selected.shape, *(1,) * (old.ndim - 2)), new, old)
+
+
+def _name(function: Callable[..., object]) -> str:
+    """Return the name of a function, a partial one or a callable object."""
+    inner: Any = getattr(function, "func", function)
+    return str(getattr(inner, "__qualname__", type(inner).__qualname__))
 
 
 def _where(positions: Positions) -> str:

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.backend.hook_path import HookPath
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.editor import Editor, Fired
 from interp.edits import Edits, PerRow
@@ -59,6 +60,7 @@ class Forced:
             kept block's output, or of what lies above it, resume there.
     """
 
+    @takes_model
     def __init__(self, model: Runs, batch: Batch, keep: Iterable[int] = ()) -> None:
         model.check(batch)
         self.model, self.path = model, model.path

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from interp.backend.cache import Cache
 from interp.backend.hook_path import HookPath
+from interp.bare_model import takes_model
 from interp.completions import Completion, Completions
 from interp.digest import digest
 from interp.editor import Editor, row_groups
@@ -86,6 +87,7 @@ class Sampling:
             raise UserError("sampling needs >= 1 token, >= 1 sample and a temperature >= 0", given=given)
 
 
+@takes_model
 def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: Sampling) -> Completions:
     """Complete every prompt; see `Model.generate`."""
     check_prompts(prompts, tokens=model.n_tokens)

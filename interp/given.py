@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
+from interp.identity import identity_of, kept_identity
 
 _FILE_SUFFIXES = {
     ".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".svec", ".csv", ".txt", ".pkl"
@@ -75,6 +79,7 @@ def as_task(given: Any) -> Any:
     return load_task(str(given))
 
 
+@takes_model
 def as_vectors(
     given: Any, model: Any = None, task: Any = None, *, foreign: bool = False, keep: Path | None = None
 ) -> Any:
@@ -89,15 +94,39 @@ def as_vectors(
     """
     if not isinstance(given, str | Path):
         return given
-    from interp.registry import load, offers
+    from interp.registry import load
 
-    if offers("vectors", str(given)) and str(given) not in RESERVED:
-        made = load("vectors", str(given))
-        made = _compute(str(given), made, model, task, keep) if callable(made) else made
-        if not isinstance(made, str | Path):
-            return made
-        given = made
-    return load("vectors", "intervention")(given, model=model, foreign=foreign)
+    made = named_vectors(str(given), model, task, keep=keep)
+    if made is not None and not isinstance(made, str | Path):
+        return made
+    return load("vectors", "intervention")(given if made is None else made, model=model, foreign=foreign)
+
+
+@takes_model
+def named_vectors(name: str, model: Any = None, task: Any = None, *, keep: Path | None = None) -> Any:
+    """What an installed name or `path/to/file.py:Name` stands for: vectors, or where they lie; None for other names.
+
+    Args:
+        name: as the user wrote it.
+        model: for vectors that are computed from a model.
+        task: for vectors that are computed on a task.
+        keep: folder that keeps computed vectors for the next time.
+
+    Raises:
+        UserError: what has this name gives no vectors.
+    """
+    from interp.edits import Intervention
+    from interp.registry import is_name, load
+
+    if not is_name("vectors", name) or name in RESERVED:
+        return None
+    made = load("vectors", name)
+    if isinstance(made, type) or (callable(made) and not isinstance(made, Intervention)):
+        made = _compute(name, made, model, task, keep)
+    if not isinstance(made, str | Path | Intervention):
+        works = "name a folder, an intervention, or a function that makes one"
+        raise UserError("these are no vectors", given=f"{name} gives a {type(made).__name__}", works=works)
+    return made
 
 
 def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> Any:
@@ -108,11 +137,17 @@ def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> 
         raise UserError("these vectors are computed from a model and a task", given=name, works="give both")
     from interp.digest import digest
 
-    file = (keep or Path("runs")) / "vectors" / f"{name}-{digest(describe_model(model), task.digest)}.safetensors"
+    about = digest(describe_model(model), identity_of(task), kept_identity(make, name))
+    file = (keep or Path("runs")) / "vectors" / f"{_file_stem(name)}-{about}.safetensors"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         make(model, task).save(file)
     return file
+
+
+def _file_stem(name: str) -> str:
+    """A name that can stand in a file's: `plugin/name`, `path/to/file.py:Name`."""
+    return re.sub(r"[^\w.-]+", "-", name.rpartition("/")[2] if ".py:" in name else name)
 
 
 def as_sources(given: Sequence[str], vectors: Any) -> tuple[Any, ...]:
@@ -138,10 +173,11 @@ def as_sources(given: Sequence[str], vectors: Any) -> tuple[Any, ...]:
             sources.append(FileSource.read(Path(one).expanduser()))
             continue
         edits = () if base or vectors is None else vectors.edits()
-        sources.append(ServerSource(url, tuple(edit.digest for edit in edits)))
+        sources.append(ServerSource(url, tuple(identity_of(edit) for edit in edits)))
     return tuple(sources)
 
 
+@takes_model
 def describe_model(model: Any) -> dict[str, Any] | None:
     """What run.json says about a model."""
     if model is None:
@@ -172,17 +208,43 @@ def describe_vectors(vectors: Any, name: str | None = None) -> dict[str, Any] | 
         return None
     card = as_json(getattr(vectors, "card", {}) or {})
     shown = name or (card.get("name") if isinstance(card, dict) else None) or getattr(vectors, "name", None)
-    return {"name": plain_name(str(shown or "unnamed")), "digest": vectors.digest, "card": card}
+    return {"name": plain_name(str(shown or "unnamed")), "digest": identity_of(vectors), "card": card}
 
 
 def describe_task(task: Any) -> dict[str, Any] | None:
     """What run.json says about a task."""
-    return None if task is None else {"name": plain_name(task.name), "digest": task.digest}
+    return None if task is None else {"name": plain_name(task.name), "digest": identity_of(task)}
 
 
 def plain_name(name: str) -> str:
     """A name without the folders of this machine: of an absolute path only its last part."""
     return Path(name).name if Path(name).expanduser().is_absolute() else name
+
+
+def portable(value: str) -> str:
+    """A path as it holds from the working directory, without the folders above it; any other name as it is.
+
+    Args:
+        value: a path, `path/to/file.py:Name`, an alias or an address.
+    """
+    path, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
+    if not Path(path).is_absolute():
+        return value
+    try:
+        relative = Path(os.path.relpath(path)).as_posix()
+    except ValueError:  # on another drive
+        return f"{Path(path).name}{colon}{name}"
+    return f"{relative if relative.startswith('..') else f'./{relative}'}{colon}{name}"
+
+
+def as_asked(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags that repeat a run, without those that were not given; paths as they hold from the working directory."""
+    plain = {
+        name: [portable(str(one)) for one in value] if isinstance(value, list | tuple) else value
+        for name, value in flags.items()
+        if value and (name, value) != ("out", "runs")
+    }
+    return {name: portable(value) if isinstance(value, str) else value for name, value in plain.items()}
 
 
 def as_json(value: Any) -> Any:

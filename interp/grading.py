@@ -14,9 +14,9 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from interp.digest import source_digest
 from interp.equality import MAX_BOX, equal
 from interp.errors import UserError
+from interp.identity import kept_identity
 from interp.registry import load_file, unknown
 
 TRIES = 16
@@ -180,15 +180,19 @@ class Choice:
 class Function:
     """A function of one's own, `(text, answer) -> bool`, or `-> Grade` for full control.
 
-    Its digest is that of its source. It must be defined with `def` at the top of a module.
+    Its digest follows everything that can change a grade; see `interp.identity`.
     """
 
     function: Callable[[str, str | None], Any]
 
     @property
     def spec(self) -> str:
-        """Name and digest of the source."""
-        return f"{self.function.__qualname__}@{source_digest(self.function)}"
+        """Name and identity, as they are now."""
+        return f"{self._name}@{kept_identity(self.function, self._name)}"
+
+    @property
+    def _name(self) -> str:
+        return str(getattr(self.function, "__qualname__", type(self.function).__qualname__))
 
     def __call__(self, text: str, answer: str | None) -> Grade:
         """Call the function."""
@@ -196,7 +200,7 @@ class Function:
         if isinstance(result, Grade):
             return result
         if not isinstance(result, bool):
-            given = f"{self.function.__qualname__} returned {type(result).__name__}"
+            given = f"{self._name} returned {type(result).__name__}"
             raise UserError("a scorer must return True, False or a Grade", given=given)
         return Grade(None if answer is None else result, last_box(text)[0], None)
 
@@ -232,7 +236,7 @@ def load_scorer(name: str) -> Scorer:
     if head in ("regex", "choice"):
         return Regex(rest) if head == "regex" else Choice(tuple(rest.split("|")))
     head, _, rest = name.rpartition(":")
-    found = load_file(Path(head), rest) if head.endswith(".py") else _of_module(head, rest)
+    found = load_file(Path(head).expanduser(), rest) if head.endswith(".py") else _of_module(head, rest)
     made = found() if isinstance(found, type) else found
     if isinstance(made, Scorer):
         return made

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
 
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -65,6 +66,7 @@ class CentredLens:
     name: str = "centred"
 
     @classmethod
+    @takes_model
     def of(cls, model: Unembeds, scale: float = 1.0) -> CentredLens:
         """The lens of a model, folded or not."""
         unembedding = model.hooked.unembed.W_U.detach()
@@ -110,6 +112,7 @@ class CosineLens:
     name: str = "cosine"
 
     @classmethod
+    @takes_model
     def of(cls, model: Unembeds) -> CosineLens:
         """The lens of a model."""
         return cls(model.hooked.unembed.W_U.detach())

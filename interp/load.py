@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from interp.backend.embedded import resolve_alias
 from interp.backend.load import load_hooked
 from interp.backend.weights import Hooked
 from interp.model import Model
@@ -31,6 +32,9 @@ def load_model(
     Raises:
         UserError: no such model, a damaged file, or an architecture that cannot be carried.
     """
+    named = resolve_alias(source) if isinstance(source, str) else source
+    if isinstance(named, Model | Hooked):
+        source = named
     if isinstance(source, Model):
         return source
     if isinstance(source, Hooked):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.backend.branches import Branch, Trunk, run_branches
 from interp.backend.engine import Engine
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.distributions import blocks, log_probs
 from interp.editor import Editor
@@ -80,6 +81,7 @@ class PatchSweep:
         UserError: the rows do not match, an edit has no meaning for part of a row, or the model runs through hooks.
     """
 
+    @takes_model
     def __init__(
         self,
         model: Model,

@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from interp.digest import digest
+from interp.errors import UserError
+from interp.given import portable
+from interp.identity import UNSAVED, kept_identity
+from interp.origin import module_file
+from interp.registry import IN_FILE, rows
+from interp.source_files import PROJECT, is_project, library, sources
 
 LIBRARIES = (
     "small-vectors",
@@ -65,31 +71,54 @@ def now() -> str:
 
 
 def class_source(cls: type) -> str:
-    """Digest of the source of the module in which a class is defined; in a notebook, of its methods alone.
+    """Digest of what a class does; begins with `unsaved-` where that cannot be told, and is another one each time then.
 
-    Modules of the same package that it imports count as its source. Formatting counts: telling a comment
-    from code is not worth a wrong recall. Empty where there is no source.
+    Of a class of this project, its module and the modules of its package that this one imports. Of a user's class, see
+    `interp.identity`, and the modules of the classes of this project that it extends. Formatting counts: telling a
+    comment from code is not worth a wrong recall.
     """
-    import inspect
+    parts = [file_source(file, module) for module in _project_modules(cls) if (file := module_file(module)) is not None]
+    if is_project(cls):
+        return parts[0]
+    known = kept_identity(cls, cls.__qualname__, strict=False)
+    return known if known.startswith(UNSAVED) or not parts else digest(known, parts)
 
-    module = sys.modules.get(cls.__module__)
-    file = getattr(module, "__file__", None)
-    if file and Path(file).is_file():
-        return file_source(Path(file), cls.__module__)
-    functions = [value for value in vars(cls).values() if inspect.isfunction(value)]
+
+def _project_modules(cls: type) -> list[str]:
+    """Modules above the base package in which a class and the classes that it extends are defined."""
+    homes = dict.fromkeys(base.__module__ for base in cls.__mro__ if is_project(base))
+    return [module for module in homes if is_project(cls) or not module.startswith("interp.")]
+
+
+def files_of(module: str) -> str:
+    """Digest of the source files behind a module, without importing it; empty where they cannot be told."""
+    file = module_file(module)
+    if (library(module) or "").startswith(PROJECT):
+        return "" if file is None else file_source(file, module)
     try:
-        return digest([inspect.getsource(function) for function in functions])
-    except (OSError, TypeError):
+        return digest(sorted(sources(module)))
+    except UserError:
         return ""
 
 
 def class_target(cls: type) -> str:
-    """Where a class is found again: `module:Name`, or `file.py:Name` for one that was loaded from a file."""
-    module = sys.modules.get(cls.__module__)
-    file = getattr(module, "__file__", None)
-    if cls.__module__.startswith("_interp_file_") and file:
-        return f"{Path(file).name}:{cls.__qualname__}"
+    """Where a class is found again: `module:Name`, or `path/to/file.py:Name` for one that was loaded from a file."""
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    if cls.__module__.startswith(IN_FILE) and file:
+        return f"{portable(str(file))}:{cls.__qualname__}"
     return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def maker_of(cls: type) -> str:
+    """Who offers an experiment: small-vectors, "plugin NAME", "file NAME", "package NAME" or "notebook"."""
+    target = class_target(cls)
+    if is_project(cls):
+        return PROJECT
+    if cls.__module__.startswith(IN_FILE):
+        return f"file {target.rpartition(':')[0].rpartition('/')[2]}"
+    offers = [row.distribution for row in rows("experiments") if row.target == target]
+    top = cls.__module__.partition(".")[0]
+    return f"plugin {offers[0]}" if offers else "notebook" if top == "__main__" else f"package {top}"
 
 
 def file_source(file: Path, module: str = "") -> str:

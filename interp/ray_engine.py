@@ -14,7 +14,7 @@ from typing import Any
 from interp import registry
 from interp.errors import UserError
 from interp.experiment import Experiment
-from interp.given import is_path
+from interp.given import as_asked, is_path
 from interp.run import Run
 from interp.store import RunRecord
 
@@ -32,6 +32,7 @@ def run_on_ray(
     scale: str = "",
     foreign: bool = False,
     completions_from: Sequence[str] = (),
+    asked: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run an experiment on the cluster of RAY_ADDRESS, or on a local one that is started for it.
 
@@ -44,6 +45,7 @@ def run_on_ray(
         scale: recorded in the run.
         foreign: as for `run_experiment`.
         completions_from: as for `run_experiment`.
+        asked: as for `run_experiment`.
 
     Raises:
         UserError: ray is not installed, or what a worker raised.
@@ -55,6 +57,7 @@ def run_on_ray(
     placed = {key: _absolute(value) if isinstance(value, str) else value for key, value in given.items()}
     options: dict[str, Any] = {"out": str(Path(out).resolve()), "memory": memory, "scale": scale, "foreign": foreign}
     options["completions_from"] = [_absolute(one) for one in completions_from]
+    options["asked"] = None if asked is None else as_asked(asked)
     task = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=RETRIES)(run_shard)
     settings = experiment.settings()
     shards = [task.remote(_absolute(name), settings, placed, (i + 1, count), options) for i in range(count)]

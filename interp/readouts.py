@@ -6,6 +6,7 @@ one's own adds more.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -276,9 +277,23 @@ def readout(name: str) -> Readout:
         UserError: there is no such readout, or it must be told tokens first.
     """
     kind: Any = BUILT_IN[name] if name in BUILT_IN else load("readouts", name)
+    made = _made(kind, name) if isinstance(kind, type) or not hasattr(kind, "columns") else kind
+    if not callable(made) or not isinstance(getattr(made, "columns", None), Mapping):
+        works = "name an object with `columns` that is called with Rows, its class, or a function that returns it"
+        raise UserError("this is no readout", given=name, works=works)
+    return made
+
+
+def _made(kind: Any, name: str) -> Any:
+    """A readout from its class, or from a function without arguments."""
+    if not callable(kind):
+        return kind
     try:
-        made: Any = kind() if callable(kind) else kind
-        return made
-    except TypeError as error:
-        works = f"make one: from interp.readouts import {getattr(kind, '__name__', name)}"
-        raise UserError(f"the readout {name} has no default tokens", works=works) from error
+        inspect.signature(kind).bind()
+    except (TypeError, ValueError) as error:
+        called = getattr(kind, "__name__", name)
+        works = f"give a readout in place of its name: {called}(...)"
+        if ".py:" in name:
+            works = f"write NAME = {called}(...) into the file and name that"
+        raise UserError(f"the readout {name} must be told more, such as its tokens", works=works) from error
+    return kind()

@@ -13,14 +13,18 @@ import re
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from interp.errors import UserError
 from interp.origin import module_file, problem_of
+from interp.source_files import LOADED_TEXT, PROJECT
 
 GROUPS = (
     "commands",
@@ -37,6 +41,8 @@ GROUPS = (
 )
 """Groups of entry points, each written `interp.<group>` in a distribution's metadata."""
 
+IN_FILE = "_interp_file_"
+"""Begins the names of modules that were loaded from a bare file."""
 _FILE_NAME = re.compile(r"(?P<path>.+\.py):(?P<name>\w+)")
 
 
@@ -76,6 +82,11 @@ def offers(group: str, name: str) -> bool:
     return any(name in (entry.name, _qualified(entry)) for entry in _entries(group))
 
 
+def is_name(group: str, name: str) -> bool:
+    """Whether `load` takes it: something installed has this name, or it is `path/to/file.py:Name`."""
+    return bool(_FILE_NAME.fullmatch(name)) or offers(group, name)
+
+
 def rows(group: str | None = None) -> list[Row]:
     """Every entry of a group (of all groups if None), with what is wrong with it; imports none of them."""
     groups = GROUPS if group is None else (_short(group),)
@@ -92,10 +103,39 @@ def load(group: str, name: str) -> Any:
     Raises:
         UserError: there is no such name, two distributions offer it, a file shadows its module, or it cannot load.
     """
+    in_file = file_and_name(name)
+    if in_file is not None:
+        _note(group, name)
+        return load_file(*in_file)
+    entry = find(group, name)
+    if _distribution(entry) != PROJECT:
+        _note(group, name)
+    return _import(entry)
+
+
+def file_and_name(name: str) -> tuple[Path, str] | None:
+    """The two parts of `path/to/file.py:Name`; None for any other name."""
     in_file = _FILE_NAME.fullmatch(name)
-    if in_file:
-        return load_file(Path(in_file["path"]), in_file["name"])
-    return _import(find(group, name))
+    return (Path(in_file["path"]).expanduser(), in_file["name"]) if in_file else None
+
+
+_watchers: list[set[tuple[str, str]]] = []
+
+
+@contextmanager
+def watching() -> Generator[set[tuple[str, str]]]:
+    """Collect group and name of what is loaded meanwhile and does not come with this project."""
+    seen: set[tuple[str, str]] = set()
+    _watchers.append(seen)
+    try:
+        yield seen
+    finally:
+        _watchers.pop()  # by place: two of them may be equal
+
+
+def _note(group: str, name: str) -> None:
+    for seen in _watchers:
+        seen.add((_short(group), name))
 
 
 def load_all(group: str) -> dict[str, Any]:
@@ -144,23 +184,32 @@ def load_file(path: Path, name: str) -> Any:
     """
     if not path.is_file():
         raise UserError("no such file", given=path, works="give path/to/file.py:Name")
-    module_name = f"_interp_file_{path.stem}_{sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    if module_name not in sys.modules:
-        _run_file(path, module_name)
-    module = sys.modules[module_name]
+    module = _module_of(path)
     if not hasattr(module, name):
         public = [one for one in vars(module) if not one.startswith("_")]
         raise unknown(f"name in {path.name}", name, public)
     return getattr(module, name)
 
 
-def _run_file(path: Path, module_name: str) -> None:
+def _module_of(path: Path) -> ModuleType:
+    """The module of a file as it is now: a file that was edited since it was last asked for is run again."""
+    text = path.read_bytes()
+    about = sha256(str(path.resolve()).encode() + b"\0" + text).hexdigest()[:8]
+    module_name = f"{IN_FILE}{path.stem}_{about}"
+    if module_name not in sys.modules:
+        _run_file(path, text, module_name)
+    return sys.modules[module_name]
+
+
+def _run_file(path: Path, text: bytes, module_name: str) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None  # a path that ends in .py always has a loader
     module = importlib.util.module_from_spec(spec)
+    vars(module)[LOADED_TEXT] = text
     sys.modules[module_name] = module  # annotations of classes in the file are looked up there
     try:
-        spec.loader.exec_module(module)
+        # not by the loader, whose bytecode may be of a file of the same size that was written in the same second
+        exec(compile(text, str(spec.origin), "exec", dont_inherit=True), vars(module))
     except UserError:
         del sys.modules[module_name]
         raise

@@ -156,6 +156,8 @@ def draw(record: RunRecord, kind: str | None = None) -> go.Figure:
         # run.json may come from a stranger: what it names is looked up, never run from a file
         raise UserError("this run names a figure in a file", given=name, works="give it yourself with --kind")
     builder = load("figures", name)
+    if not callable(builder):
+        raise UserError("this is no figure", given=name, works="name a function of a run record")
     first = next(iter(inspect.signature(builder).parameters), "run")
     try:
         return builder([record]) if first == "runs" else builder(record)
@@ -205,11 +207,11 @@ def _short(number: float | None) -> str:
 
 
 def _command(meta: Mapping[str, Any]) -> str:
-    target = str(meta["target"])
-    words = ["interp", "run", target if ".py:" in target else str(meta["experiment"])]
-    for name in ("model", "vectors", "task"):
-        if meta.get(name):
-            words += [f"--{name}", str(meta[name]["name"])]
+    asked = _asked(meta)
+    words = ["interp", "run", str(asked.pop("experiment"))]
+    for name, value in asked.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
     for name, value in meta["settings"].items():
         words += _flag(name, value)
     return shlex.join(words)
@@ -220,15 +222,39 @@ def _flag(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [f"--{flag}" if value else f"--no-{flag}"]
     if value is None:
-        return []
+        return [f"--{flag}", "none"]
     return [f"--{flag}", ",".join(map(str, value)) if isinstance(value, list) else str(value)]
 
 
+def _asked(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given to the run, by flag: paths and names where they are known, else the names of the objects."""
+    target = str(meta["target"])
+    known = {"experiment": target if ".py:" in target else str(meta["experiment"])}
+    known |= {name: str(meta[name]["name"]) for name in ("model", "vectors", "task") if meta.get(name)}
+    asked: dict[str, Any] = dict(meta.get("asked") or {})
+    if "prompts" in asked:
+        del known["task"]
+    return {**known, **asked}
+
+
 def _python(meta: Mapping[str, Any]) -> str:
-    module, _, name = str(meta["target"]).partition(":")
+    module, _, name = str(meta["target"]).rpartition(":")
+    asked = _asked(meta)
     settings = ", ".join(f"{key}={value!r}" for key, value in meta["settings"].items())
-    given = [f"{one}={meta[one]['name']!r}" for one in ("model", "vectors", "task") if meta.get(one)]
-    found = f"from {module} import {name}"
+    given = {part: repr(asked[part]) for part in ("model", "vectors", "task") if part in asked}
+    lines = [f"from {module} import {name}"]
     if module.endswith(".py"):
-        found = f"from interp.registry import load\n\n{name} = load('experiments', {meta['target']!r})"
-    return f"{found}\n\nrun = {name}({settings}).run({', '.join(given)})"
+        lines = ["from interp.registry import load", "", f"{name} = load('experiments', {asked['experiment']!r})"]
+    if "prompts" in asked:
+        lines.insert(0, "from interp.tasks import from_prompts")
+        given["task"] = f"from_prompts({asked['prompts']!r})"
+    more = {part: repr(asked[part]) for part in ("out", "foreign", "completions_from") if part in asked}
+    if set(more) <= {"out"}:
+        return "\n".join([*lines, "", f"run = {name}({settings}).run({_arguments(given | more)})"])
+    lines.insert(0, "from interp.runner import run_experiment")
+    inputs = ", ".join(f"{part!r}: {value}" for part, value in given.items())
+    return "\n".join([*lines, "", f"run = run_experiment({name}({settings}), {{{inputs}}}, {_arguments(more)})"])
+
+
+def _arguments(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 from interp.cell import Cell
 from interp.context import Context, silent
-from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.given import (
+    as_asked,
     as_json,
     as_model,
     as_sources,
     as_task,
     as_vectors,
-    describe_model,
-    describe_task,
-    describe_vectors,
 )
+from interp.identity import UNSAVED
 from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
 from interp.progress import Bar, bar, to_stderr
-from interp.provenance import class_source, class_target, git_revision, machine, now, versions
+from interp.provenance import now
+from interp.registry import watching
 from interp.run import Run
-from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
+from interp.run_description import Measurable, describe
+from interp.store import RunFolder, RunRecord, Store, merge
+from interp.used_plugins import changed, identities
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,30 +37,6 @@ CHUNK_SECONDS = 20.0
 """A chunk grows while it takes less than half of this: a kill loses about so much work."""
 
 Shard = tuple[int, int]
-
-
-@runtime_checkable
-class Measurable(Protocol):
-    """What the runner uses of an Experiment."""
-
-    name: ClassVar[str]
-    version: ClassVar[int]
-    columns: ClassVar[dict[str, str]]
-    declaration: ClassVar[Declaration]
-    figures: ClassVar[tuple[str, ...]]
-    needs: ClassVar[tuple[str, ...]]
-    no_adapters: ClassVar[str]
-
-    @property
-    def n(self) -> int: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
-
-    def settings(self) -> dict[str, Any]: ...  # noqa: D102
-    def cells(self, ctx: Context) -> list[Cell]: ...  # noqa: D102
-    def inputs(self, ctx: Context) -> dict[str, str]: ...  # noqa: D102
-    def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame: ...  # noqa: D102
-    def verdicts(self, frame: pd.DataFrame) -> Sequence[Any]: ...  # noqa: D102
 
 
 def run_experiment(
@@ -74,6 +50,7 @@ def run_experiment(
     scale: str = "",
     foreign: bool = False,
     completions_from: Sequence[str] = (),
+    asked: Mapping[str, Any] | None = None,
 ) -> Run:
     """Run an experiment, or recall it if its numbers exist already.
 
@@ -87,12 +64,15 @@ def run_experiment(
         scale: recorded in the run.
         foreign: allow vectors of other weights of the same shape.
         completions_from: servers and files that complete prompts in the model's place; see `as_sources`.
+        asked: what the command line was given, by flag, for the recipe of the run; from the other arguments if None.
 
     Returns:
         The run; partial if it was interrupted or other shards are missing.
     """
     ctx = open_context(experiment, given, out=out, memory=memory, progress=progress, scale=scale, foreign=foreign)
     ctx.sources = as_sources(completions_from, ctx.vectors)
+    options = {"out": str(out), "foreign": foreign, "completions_from": list(completions_from)}
+    ctx.asked = as_asked({**ctx.names, **options} if asked is None else asked)
     return run_in(ctx, experiment, shard=shard)
 
 
@@ -113,7 +93,7 @@ def open_context(
     _check_adapters(experiment, vectors)
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
-    ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
+    ctx.names = {name: str(value) for name, value in given.items() if isinstance(value, str | Path)}
     return ctx
 
 
@@ -141,9 +121,10 @@ def run_in(ctx: Context, experiment: Measurable, *, shard: Shard | None = None) 
         record = _open(folder, meta, ctx)
         if not record.partial:
             return Run(record, experiment)
-        work = _Work(ctx, experiment, folder, record.meta)
-        interrupted = work.measure(shard)
-        return Run(work.finish(), experiment, interrupted=interrupted)
+        with watching() as used:
+            work = _Work(ctx, experiment, folder, record.meta, used)
+            interrupted = work.measure(shard)
+            return Run(work.finish(), experiment, interrupted=interrupted)
 
 
 def _recall(ctx: Context, experiment: Any) -> pd.DataFrame:
@@ -153,48 +134,20 @@ def _recall(ctx: Context, experiment: Any) -> pd.DataFrame:
     return run.frame
 
 
-def describe(experiment: Measurable, ctx: Context) -> dict[str, Any]:
-    """The run.json of a run before it starts, its key included."""
-    cls = type(experiment)
-    meta: dict[str, Any] = {
-        "schema": SCHEMA,
-        "experiment": experiment.name,
-        "version": experiment.version,
-        "scale": ctx.scale,
-        "settings": experiment.settings(),
-        "n": experiment.n,
-        "seed": experiment.seed,
-        "model": describe_model(ctx.model),
-        "vectors": describe_vectors(ctx.vectors, ctx.names.get("vectors")),
-        "task": describe_task(ctx.task),
-        "inputs": experiment.inputs(ctx) | {f"completions {i}": one.digest for i, one in enumerate(ctx.sources)},
-        "columns": dict(experiment.columns),
-        "declaration": as_json(asdict(experiment.declaration)),
-        "figures": list(experiment.figures),
-        "target": class_target(cls),
-        "source": class_source(cls) or f"unsaved-{uuid.uuid4().hex[:8]}",
-        "device": None if ctx.model is None else str(ctx.model.device),
-        "machine": machine(),
-        "versions": versions(),
-        "git": git_revision(),
-        "started": now(),
-        "finished": None,
-        "partial": True,
-        "edits": [],
-        "verdicts": [],
-    }
-    return {**meta, "key": run_key(meta)}
-
-
 def _open(folder: RunFolder, meta: dict[str, Any], ctx: Context) -> RunRecord:
     """The run that is there already, finished or not, or a new one."""
     with folder.lock("meta"):
         record = folder.read()
-        if record is not None and record.meta.get("source") == meta["source"]:
+        same = record is not None and record.meta.get("source") == meta["source"]
+        plugin = changed(record.meta.get("plugins")) if record is not None and same else None
+        if record is not None and same and plugin is None:
             return record
         if record is not None:
-            why = "is not saved, so it may have changed" if str(meta["source"]).startswith("unsaved") else "changed"
-            ctx.say(f"{meta['experiment']}: its source {why} since {folder.path} was written; computing it again")
+            why = "may have changed" if str(meta["source"]).startswith(UNSAVED) else "changed"
+            what = plugin or "its source"
+            ctx.say(f"{meta['experiment']}: {what} {why} since {folder.path} was written; computing it again")
+        if plugin is not None:
+            folder.clear()
         return folder.write_meta(meta)
 
 
@@ -206,6 +159,7 @@ class _Work:
     experiment: Measurable
     folder: RunFolder
     meta: dict[str, Any]
+    used: set[tuple[str, str]]
 
     def grid(self) -> list[tuple[int, Cell]]:
         cells = self.experiment.cells(self.ctx)
@@ -248,8 +202,20 @@ class _Work:
     def _chunk(self, chunk: Sequence[tuple[int, Cell]]) -> None:
         frame = self.experiment.measure(self.ctx, [cell for _, cell in chunk])
         frame = declared(frame, self.experiment)
+        self._note_plugins()
         cells = tuple((index, cell.key) for index, cell in chunk)
         self.folder.add_part(Part(cells, self.meta["source"], self.ctx.take_fired(), frame))
+
+    def _note_plugins(self) -> None:
+        """Note what was loaded by name before its numbers are kept."""
+        known: dict[str, str] = self.meta.get("plugins") or {}
+        new = {name: one for name, one in identities(self.used).items() if name not in known}
+        if new:
+            with self.folder.lock("meta"):
+                record = self.folder.read()
+                others = {} if record is None else record.meta.get("plugins") or {}
+                self.meta["plugins"] = {**others, **known, **new}
+                self.folder.write_meta(self.meta)
 
     def _halved(self, size: int, error: Exception) -> int:
         """The chunk to try after a lack of memory; any other error goes on."""
@@ -271,7 +237,8 @@ class _Work:
             if record is not None and not record.partial:
                 return record  # another shard did
             parts = self.folder.parts(self.meta["source"])
-            meta = {**self.meta, "edits": _sum_edits(parts)}
+            plugins = {} if record is None else record.meta.get("plugins") or {}
+            meta = {**self.meta, "edits": _sum_edits(parts), "plugins": {**plugins, **self.meta.get("plugins", {})}}
             if {cell.key for _, cell in self.grid()} - self.done():
                 return self.folder.write_meta(meta)
             frame = merge(parts)

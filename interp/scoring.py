@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.batch import Batch, as_batch
 from interp.distributions import blocks, log_probs
 from interp.edits import Edits
@@ -39,6 +40,7 @@ class Scores(Runs, Protocol):
     def token_text(self, token: int) -> str: ...  # noqa: D102
 
 
+@takes_model
 def score(
     model: Scores,
     batch: Batch | Tensor,
@@ -75,6 +77,7 @@ def score(
     return pd.DataFrame({**place(model, forced.batch, where), **values})
 
 
+@takes_model
 def positions_of(model: Scores, batch: Batch, at: Positions) -> Bool[Tensor, "batch pos"]:
     """Where to read, without the end token of a completion."""
     batch = Batch(*(t.to(model.path.device) for t in (batch.ids, batch.mask, batch.prompt_len)))
@@ -94,6 +97,7 @@ def chosen_readouts(readouts: Sequence[str | Readout]) -> list[Readout]:
     return [readout(one) if isinstance(one, str) else one for one in readouts]
 
 
+@takes_model
 def read(
     model: Scores,
     readouts: Sequence[Readout],
@@ -126,6 +130,7 @@ def _extend(values: dict[str, list[Any]], found: Mapping[str, Sequence[Any]]) ->
         values[name].extend(column)
 
 
+@takes_model
 def place(model: Scores, batch: Batch, where: Bool[Tensor, "batch pos"]) -> dict[str, list[Any]]:
     """Row, position, phase and input token of each selected position."""
     row, column = where.nonzero(as_tuple=True)

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.editor import Editor
 from interp.edits import Edit
 from interp.errors import UserError
@@ -26,6 +27,7 @@ ROWS_AT_ONCE = 24
 """Ablated copies of a text that run together; results do not depend on it."""
 
 
+@takes_model
 @dataclass(frozen=True)
 class Read:
     """What scalars are computed from: copies of texts, from some position on.
@@ -94,6 +96,7 @@ class Attributor:
         UserError: the dictionary's site is not a block's output, where a pass can resume.
     """
 
+    @takes_model
     def __init__(self, model: Any, layout: Layout, edits: Sequence[Edit], dictionary: Dictionary) -> None:
         site = dictionary.site
         if site.stream != "resid_post":

@@ -11,9 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.digest import digest
 from interp.errors import UserError
+from interp.identity import kept_identity
 from interp.sites import STREAMS, Site, Stream
+from interp.source_files import library
 from sae.card import SaeCard
 
 WIDE: tuple[Stream, ...] = ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post")
@@ -61,7 +64,8 @@ class Dictionary:
         kind = type(self.coder).__name__
         names = ("k", "apply_b_dec_to_input", "normalize_activations", "rescale_acts_by_decoder_norm")
         told = {name: _plain(getattr(cfg, name, None)) for name in names}
-        return digest("Dictionary", kind, told, self.card.of, self.site, dict(self.coder.state_dict()))
+        state = dict(self.coder.state_dict())
+        return digest("Dictionary", kind, told, self.card.of, self.site, state, *_code_of(self.coder))
 
     @property
     def width(self) -> int:
@@ -112,6 +116,7 @@ class Dictionary:
         """What some features contribute: sum over them of gain f_j(x) d_j."""
         return self.gain(x) * (self.encode(x)[..., features] @ self.directions[features])
 
+    @takes_model
     def check_fit(self, model: Any, *, foreign: bool = False) -> None:
         """Refuse a model of another shape or, where the card has a lineage, of another one.
 
@@ -176,3 +181,9 @@ def site_of(hook: str | None) -> Site:
 
 def _plain(value: object) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _code_of(coder: Any) -> tuple[str, ...]:
+    """Identity of an autoencoder that a user wrote; none for those of sae-lens and of this project."""
+    known = library(type(coder).__module__)
+    return () if known is not None else (kept_identity(coder, type(coder).__qualname__),)

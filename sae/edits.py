@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.digest import digest
 from interp.edits import Edit, Intervention, select
 from interp.errors import UserError
+from interp.identity import identity_of
 from interp.positions import Positions, Tokens
 from interp.sites import Site
 from sae.dictionary import Dictionary
@@ -174,7 +175,7 @@ class Features:
     @property
     def digest(self) -> str:
         """Content hash."""
-        return digest("Features", [edit.digest for edit in self.edits()])
+        return digest("Features", [identity_of(edit) for edit in self.edits()])
 
     @property
     def card(self) -> dict[str, Any]:

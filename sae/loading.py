@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from interp import registry
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.given import as_model
 from sae.card import SaeCard
@@ -19,6 +20,7 @@ from sae.dictionary import Dictionary, hook_of, site_of
 PAGE = "https://www.neuronpedia.org/{}"
 
 
+@takes_model
 def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dictionary:
     """An autoencoder, checked against the model before it is used.
 
@@ -39,6 +41,7 @@ def load(name: str | Path, model: Any = None, *, foreign: bool = False) -> Dicti
     return found
 
 
+@takes_model
 def load_for(vectors: Any, model: Any, name: str | None = None, *, foreign: bool = False) -> Dictionary:
     """An autoencoder that fits model and vectors: the one of a name, or one of the change by these vectors.
 
@@ -67,8 +70,11 @@ def _find(name: str) -> Dictionary:
     shipped = list_pretrained()
     if name in shipped:
         return load_folder(shipped[name])
-    if registry.offers("saes", name):
+    if registry.is_name("saes", name):
         installed = registry.load("saes", name)
+        if not isinstance(installed, Dictionary | str | Path):
+            works = "name a Dictionary, or a folder of sae-lens"
+            raise UserError("this is no autoencoder", given=f"{name} is a {type(installed).__name__}", works=works)
         return installed if isinstance(installed, Dictionary) else load_folder(Path(installed))
     if (Path(name).expanduser() / "cfg.json").is_file():
         return load_folder(Path(name).expanduser())

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from sae.attribute import Metric, Read
 from sae.passes import Layout
 
@@ -17,6 +18,7 @@ METRICS = ("kl", "log_prob", "logit_diff")
 of the base's, where they differ. Each a mean over the positions that predict the completion."""
 
 
+@takes_model
 def metrics(
     model: Any, layout: Layout, base: Float[Tensor, "row pos d_model"], steered: Float[Tensor, "row pos d_model"]
 ) -> Mapping[str, Metric]:

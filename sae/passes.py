@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.backend.hook_path import HookPath
+from interp.bare_model import takes_model
 from interp.editor import Editor
 from interp.edits import Edit
 from interp.errors import UserError
@@ -44,6 +45,7 @@ class Layout:
         return self.following >= 0
 
 
+@takes_model
 def lay_out(model: Any, prompts: Sequence[Prompt], completions: Sequence[Sequence[Sequence[int]]]) -> Layout:
     """Lay texts out.
 
@@ -107,6 +109,7 @@ class Streams:
     cache: Any = None
 
 
+@takes_model
 def streams(model: Any, layout: Layout, edits: Sequence[Edit], site: Site, *, whole: bool = False) -> Streams:
     """The stream at a site under edits, after those of the site itself.
 

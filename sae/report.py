@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.edits import Edit
 from interp.forced import Forced
@@ -72,6 +73,7 @@ def sparsity(dictionary: Dictionary, x: Float[Tensor, "row d_model"]) -> tuple[f
     return float(active.sum(1).float().mean()), float((~active.any(0)).float().mean())
 
 
+@takes_model
 def recovery(model: Any, batch: Batch, edits: Sequence[Edit], dictionary: Dictionary) -> tuple[float, float]:
     """Mean KL(steered || base), nats, and the share of it that the reconstruction of the change recovers.
 

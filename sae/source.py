@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.edits import Edit
 from interp.prompts import Prompt
 from interp.sites import Site
@@ -18,6 +19,7 @@ PROBLEMS_AT_ONCE = 48
 """Problems whose activations are computed together."""
 
 
+@takes_model
 def chunks(
     model: Any,
     prompts: Sequence[Prompt],
@@ -59,6 +61,7 @@ def chunks(
         yield torch.cat(parts).float()
 
 
+@takes_model
 def problem_tokens(model: Any, prompts: Sequence[Prompt], layout: Layout) -> Bool[Tensor, "prompt pos"]:
     """The tokens of the problems themselves among `Layout.heads`."""
     special = {*getattr(model.tokenizer, "all_special_ids", ()), *model.stop_ids}

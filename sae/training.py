@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.completions import paired_rows
 from interp.errors import UserError
@@ -90,6 +91,7 @@ class Trained:
     path: Path
 
 
+@takes_model
 def train(
     model: Any,
     vectors: Any,

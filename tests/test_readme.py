@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pytest_examples import find_examples
 
-from experiments.patches import patch
+from experiments.patches import patch, placed
 from interp import registry
 from tests.experiments import toys
 
@@ -33,5 +33,5 @@ def test_the_patch_is_found_by_its_path(elsewhere: Path) -> None:
     (elsewhere / "mine.py").write_text(PATCH.source)
     (name,) = re.findall(r"--patches skip-attn,(\./mine\.py:\w+)", README.read_text())
     assert len(PATCH.source.strip().splitlines()) <= 5
-    found = patch(name, toys.model()).at(2).describe()
+    found = placed(patch(name, toys.model()), 2).describe()
     assert found == "paths at block 2: q=CLEAN, v=CLEAN, resid_to_mlp=CLEAN, resid=CLEAN"

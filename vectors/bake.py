@@ -65,9 +65,7 @@ class _Checkpoint:
         return found
 
 
-def bake(
-    vectors: SteeringVectors | AdaptiveVectors, model: str | Path, out: str | Path, *, foreign: bool = False
-) -> Path:
+def bake(vectors: SteeringVectors | AdaptiveVectors, model: object, out: str | Path, *, foreign: bool = False) -> Path:
     """Write a checkpoint whose logits are those of the steered model.
 
     Args:
@@ -82,6 +80,9 @@ def bake(
     Raises:
         UserError: the architecture or the vectors' place cannot be baked, they do not fit, or the folder exists.
     """
+    if not isinstance(model, str | Path):
+        given, works = type(model).__name__, "give the folder, file, alias or hub id that it was loaded from"
+        raise UserError("a checkpoint is made from files, not from a model in memory", given=given, works=works)
     out, source = Path(out), _Checkpoint(folder_of(resolve_alias(str(model))))
     check_fit(vectors, source, foreign=foreign)
     refuse_together(vectors.card, vectors.layers, vectors.permitted)

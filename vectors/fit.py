@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.given import as_model
 from vectors.adaptive import AdaptiveVectors
@@ -26,6 +27,7 @@ class Carded(Protocol):
     def layers(self) -> tuple[int, ...]: ...  # noqa: D102
 
 
+@takes_model
 def check_fit(vectors: Carded, model: Any, *, foreign: bool = False) -> Fit:
     """Compare architecture, depth, width and, where both have one, the lineage; never names.
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from interp.backend.weights import Hooked
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.completions import Completions
 from interp.errors import UserError
@@ -19,6 +20,7 @@ from vectors.card import Card
 from vectors.steering import SteeringVectors
 
 
+@takes_model
 def baseline(
     model: Model | Hooked,
     task: Task,
@@ -75,6 +77,7 @@ def baseline(
     )
 
 
+@takes_model
 def from_completions(
     model: Model,
     task: Task,

@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import torch
 
+from interp.bare_model import takes_model
 from interp.errors import UserError
-from interp.given import HUB, as_model
+from interp.given import HUB, as_model, named_vectors
 from vectors.adaptive import AdaptiveVectors
 from vectors.catalogue import PRETRAINED, Choice, find, list_pretrained
 from vectors.fit import check_fit
@@ -22,6 +23,7 @@ from vectors.steering import SteeringVectors
 from vectors.untrusted import read_object
 
 
+@takes_model
 def load_vectors(
     source: str | Path,
     *,
@@ -50,12 +52,14 @@ def load_vectors(
     """
     model = model if hasattr(model, "n_layers") else as_model(model)  # a bare HookedTransformer
     depth = None if model is None else int(model.n_layers)
-    vectors = _load(source, Options(rows, trained, seed, depth))
+    options = Options(rows, trained, seed, depth)
+    vectors = _named(source, model, options) or _load(source, options)
     if model is not None:
         check_fit(vectors, model, foreign=foreign)
     return vectors
 
 
+@takes_model
 def load_intervention(source: str | Path, *, model: Any = None, foreign: bool = False) -> Vectors | LowRankAdapters:
     """What `--vectors` names: all that `load_vectors` loads, and LoRA of any rank on down_proj from a PEFT folder.
 
@@ -105,6 +109,17 @@ def convert(
         works = ", ".join(one.name for one in formats() if one.write is not None)
         raise UserError("this format is only read", given=to, works=f"write {works}")
     return chosen.write(Path(target), load_vectors(source, rows=rows, trained=trained, seed=seed))
+
+
+def _named(source: str | Path, model: Any, options: Options) -> Vectors | None:
+    """Vectors of an installed name or of `path/to/file.py:Name`; None for everything else."""
+    found = None if isinstance(source, Path) else named_vectors(source, model)
+    if found is None or isinstance(found, SteeringVectors | AdaptiveVectors):
+        return found
+    if isinstance(found, str | Path):
+        return read(Path(found).expanduser(), options)
+    given = f"{source} gives a {type(found).__name__}"
+    raise UserError("these are no directions that a file can hold", given=given, works="give them to a run")
 
 
 def _load(source: str | Path, options: Options) -> Vectors:

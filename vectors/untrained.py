@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.errors import UserError
 from interp.model import Model
@@ -19,6 +20,7 @@ PROMPTS = 16
 """Prompts over which residual norms are measured."""
 
 
+@takes_model
 def untrained(model: Model, task: Task) -> SteeringVectors:
     """The mean difference of the model's own right and wrong completions; random directions where there is none.
 
@@ -35,6 +37,7 @@ def untrained(model: Model, task: Task) -> SteeringVectors:
         return random_directions(model, task, because=str(error))
 
 
+@takes_model
 def random_directions(model: Model, task: Task, *, because: str, seed: int = 0) -> SteeringVectors:
     """One random direction a block, with a fixed fraction of the block's median residual norm.
 

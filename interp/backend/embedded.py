@@ -26,7 +26,7 @@ from interp.backend.downloads import check_digest, hub_folder
 from interp.errors import UserError
 from interp.files import disk_errors
 from interp.gguf_header import Header, read_header
-from interp.registry import load, names, rows
+from interp.registry import is_name, load, names
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +76,10 @@ def resolve_alias(name: str) -> Any:
     Raises:
         UserError: two distributions offer this alias, or its entry point cannot load.
     """
-    if any(name in (row.name, f"{row.distribution}/{row.name}") for row in rows("models")):
+    if is_name("models", name):
         found = load("models", name)
-        return found() if callable(found) else found
+        weights = hasattr(found, "parameters") or hasattr(found, "hooked")
+        return found() if callable(found) and not weights else found
     return ALIASES.get(name.lower(), name)
 
 

@@ -28,7 +28,10 @@ class Commands(click.Group):
         Raises:
             UserError: there is no such command, or it cannot be loaded.
         """
-        return registry.load("commands", cmd_name)
+        found = registry.load("commands", cmd_name)
+        if not isinstance(found, click.Command):
+            raise UserError("this is no click command", given=cmd_name)
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line for each command that loads; a broken one says so."""

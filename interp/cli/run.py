@@ -28,6 +28,8 @@ from interp.experiment import DEFAULT_SCALE, SCALES, Experiment
 from interp.given import check_paths, default_vectors
 
 ENGINES = ("local", "ray")
+_ASKED = ("task", "prompts", "foreign", "completions_from", "out")
+"""Options beside model, vectors and settings that the recipe of a run repeats."""
 _PATH_OPTIONS = ("--model", "--vectors", "--task", "--prompts")
 
 
@@ -95,6 +97,7 @@ def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
     shard = parse_shard(values["shard"])
     given = _given(cls, values)
     options = {key: values[key] for key in ("out", "memory", "scale", "foreign", "completions_from")}
+    options["asked"] = {"experiment": name, **given, **{key: values[key] for key in _ASKED}}
     if values["engine"] == "ray":
         from interp.ray_engine import run_on_ray
 

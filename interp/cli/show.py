@@ -33,11 +33,12 @@ def find_run(text: str, out: str) -> RunRecord:
 
 def stale(record: RunRecord) -> bool:
     """True where the experiment's source is known to differ from what the run was made with."""
-    from interp.provenance import file_source
+    from interp.provenance import files_of
 
     module = str(record.meta.get("target", "")).partition(":")[0]
-    file = module_file(module) if module and not module.endswith(".py") else None
-    return file is not None and file.suffix == ".py" and file_source(file, module) != record.meta.get("source")
+    if not module or module.endswith(".py") or "files" not in record.meta or module_file(module) is None:
+        return False
+    return files_of(module) != record.meta["files"]
 
 
 @click.command("show")

@@ -25,7 +25,7 @@ def convert(source: str, target: str, to: str | None, rows: str | None, trained:
     """Read vectors in any known format and write them in another."""
     check_paths(vectors=source)
     chosen = to or _by_suffix(target)
-    if chosen not in registry.names("formats"):
+    if not registry.is_name("formats", chosen):
         raise registry.unknown("format", chosen, registry.names("formats"))
     written = registry.load("vectors", "convert")(source, target, chosen, rows=rows, trained=trained, seed=seed)
     click.echo(written)

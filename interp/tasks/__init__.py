@@ -9,7 +9,7 @@ from typing import Any
 
 from interp.errors import UserError
 from interp.grading import load_scorer
-from interp.registry import load, names, offers, unknown
+from interp.registry import is_name, load, names, unknown
 from interp.tasks.benchmarks import ALL_BENCHMARKS, BENCHMARKS, all_benchmarks, benchmark
 from interp.tasks.files import from_hub, from_jsonl, from_prompts
 from interp.tasks.task import SPLITS, Problem, Split, Task
@@ -61,7 +61,7 @@ def _find(name: str) -> Task:
         return from_jsonl(path)
     if path.suffix == ".txt":
         return from_prompts(path)
-    if ".py:" in name or offers("tasks", name):
+    if is_name("tasks", name):
         return _task(load("tasks", name), name)
     if name == "word-problems":
         return word_problems()
@@ -78,7 +78,7 @@ def _find(name: str) -> Task:
 
 
 def _task(found: Any, name: str) -> Task:
-    made = found() if callable(found) else found
+    made = found() if callable(found) and not isinstance(found, Task) else found
     if not isinstance(made, Task):
         raise UserError("not a task", given=name, works="name a Task, or a function that returns one")
     return made

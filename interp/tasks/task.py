@@ -10,8 +10,10 @@ from typing import Literal, get_args
 from interp.chat import Tokenizer, render
 from interp.digest import digest
 from interp.errors import UserError
-from interp.grading import Grade, LastBox, Scorer
+from interp.grading import Function, Grade, LastBox, Scorer
+from interp.identity import kept_identity
 from interp.prompts import Prompt
+from interp.source_files import is_project
 
 Split = Literal["train", "validation", "test"]
 
@@ -124,9 +126,23 @@ class Task:
         """Grade a completion; `right` is None where the problem has no answer."""
         return self.scorer(text, problem.answer)
 
-    @cached_property
+    @property
     def digest(self) -> str:
-        """Content hash of everything that can change a prompt or a grade: problems, system, example, scorer, length."""
+        """Content hash of everything that can change a prompt or a grade: problems, system, example, scorer, length.
+
+        The scorer of a user is looked at anew each time; see `interp.identity`.
+        """
+        if type(self.scorer) is Function:
+            return self._hashed(self.scorer.spec)
+        if is_project(type(self.scorer)):
+            return self._digest
+        return self._hashed(self.scorer.spec, kept_identity(self.scorer, type(self.scorer).__qualname__))
+
+    @cached_property
+    def _digest(self) -> str:
+        return self._hashed(self.scorer.spec)
+
+    def _hashed(self, spec: str, *code: str) -> str:
         every = [(p.id, p.problem, p.answer, p.template, p.split) for split in SPLITS for p in self._splits[split]]
-        settings = self.name, self.version, self.system, self.example, self.scorer.spec, self.max_new_tokens
-        return digest(settings, every)
+        settings = self.name, self.version, self.system, self.example, spec, self.max_new_tokens
+        return digest(settings, every, *code)

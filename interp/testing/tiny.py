@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from interp.bare_model import takes_model
 from interp.model import Model
 from interp.tasks.task import SPLITS, Problem, Task
 
@@ -73,6 +74,7 @@ def tiny_model() -> Model:
     return load_model(made.eval(), tokenizer=tokenizer())
 
 
+@takes_model
 def tiny_vectors(model: Model, folder: Path) -> Any:
     """Random vectors in every block, as long as half of a stream of ones, trained together by name.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 from experiments.attention_rows import attention_change, change
 from experiments.factorial import COALITIONS, PAIRS, PLAYERS, coalition_name, coalition_patch, contrasts
 from experiments.patched_block import PatchedBlock, Readout, distances
-from experiments.patches import BUILT_IN, family, patch
+from experiments.patches import BUILT_IN, family, patch, placed
 from experiments.texts import places, texts
 from interp.context import Context
 from interp.errors import UserError
@@ -38,7 +39,7 @@ def block(ctx: Context, layer: int) -> PatchedBlock:
     return PatchedBlock(ctx, said, toys.random(ctx.model, scale=10.0, layers=(layer,)), at.where)
 
 
-def every_patch(model: Model) -> dict[str, BlockPaths]:
+def every_patch(model: Model) -> dict[str, Any]:
     names = [
         *BUILT_IN,
         *family("skip-head", model),
@@ -178,3 +179,41 @@ def test_patches_are_found_by_name_and_heads_are_counted(ctx: Context, tmp_path:
     assert patch(f"{own}:KEYS_ONLY", model) == BlockPaths(q=CLEAN, v=CLEAN)
     with pytest.raises(UserError, match="BlockPaths value"):
         patch(f"{own}:OTHER", model)
+
+
+EDITS = """
+import torch
+from interp import Add, BlockPaths, Custom, Positions, Site
+
+
+def off(value, tokens):
+    new = value.clone()
+    new[:, :, 1] = 0
+    return new
+
+
+HEAD_OFF = Custom(Site(1, "z"), off)
+BELOW = Add(Site(0, "resid_post"), torch.ones({width}))
+LATE = Add(Site(2, "resid_post"), torch.ones({width}), positions=Positions(prompt="none"))
+ELSEWHERE = BlockPaths().at(1)
+KIND = Custom
+"""
+
+
+@pytest.mark.parametrize("layer", [0, LAST - 1])
+def test_any_edit_is_a_patch(ctx: Context, layer: int, tmp_path: Path) -> None:
+    """It acts after the vector, as in one pass with both."""
+    (tmp_path / "mine.py").write_text(EDITS.format(width=ctx.model.d_model))
+    one = block(ctx, layer)
+    plain = one.final(BUILT_IN["steered"])
+    ctx.take_fired()
+    for name in ("HEAD_OFF", "BELOW", "LATE"):
+        edit = patch(f"{tmp_path / 'mine.py'}:{name}", ctx.model)
+        slow = ctx.model.run(one.said.batch, [*one.vectors.edits(), edit]).final[one.where]
+        torch.testing.assert_close(one.final(edit), slow, atol=2e-4, rtol=1e-4)
+        assert not torch.allclose(slow, plain, atol=1e-3)
+        assert [fired["touched"] > 0 for fired in ctx.take_fired()] == [True]
+    with pytest.raises(UserError, match="a BlockPaths or an Edit"):
+        patch(f"{tmp_path / 'mine.py'}:KIND", ctx.model)
+    with pytest.raises(UserError, match="placed at another block"):
+        placed(patch(f"{tmp_path / 'mine.py'}:ELSEWHERE", ctx.model), 2)

@@ -1,232 +1,346 @@
-"""The key of what is recalled covers everything that can change a number; vectors fit by a weaker identity."""
+"""What a user wrote is identified by everything that can change what it does, or not at all."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from functools import cache
+import importlib
+import itertools
+import os
+import re
+import subprocess
+import sys
+import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from tokenizers.models import BPE
-from tokenizers.pre_tokenizers import Whitespace
 
-from interp import Model, Prompt, load_model
-from interp.backend import fingerprint as module
-from interp.backend.checksums import ROW, checksum
-from interp.backend.fingerprint import tokenizer_digest, weights_digest
-from interp.completion_cache import Request
-from interp.completion_file import asking
-from interp.given import describe_model
-from interp.store import run_key
-from tests.interp import tiny
-from tests.interp.test_what_runs import fresh
-from vectors import Card, SteeringVectors, check_fit
+from interp.edits import Custom
+from interp.errors import UserError
+from interp.grading import load_scorer
+from interp.identity import UNSAVED, code_identity, identity_of, kept_identity
+from interp.positions import EVERYWHERE, Positions
+from interp.registry import load
+from interp.sites import Site
+from interp.tasks.task import Task
 
+PLUGIN = """
+import functools
+import math
 
-@cache
-def _base() -> Model:
-    return load_model(tiny.model("gemma3"), tokenizer=tiny.tokenizer())
+import torch
 
+from interp import Add, Custom, Edit, Experiment, Site
+from pack import inner
+from pack.deep.low import LOW, low
+from neighbour import SCALE, shift
 
-def base() -> Model:
-    """A model of its own, with its own tokenizer, of the family with the most settings."""
-    made = _base()
-    return Model(copy.deepcopy(made.hooked), tokenizer=tiny.tokenizer(), stop_ids=made.stop_ids)
-
-
-def keys(model: Model) -> tuple[str, ...]:
-    """Every key that a model enters: of runs, of completions, of files of completions."""
-    meta = {"experiment": "e", "version": 1, "settings": {}, "vectors": None, "task": None}
-    request = Request((Prompt((5, 6)),), (), 4, 0.0, 1, 0)
-    line = asking(model, request)[0]
-    run = run_key({**meta, "model": describe_model(model)})
-    return run, str(request.folder_keys(model)[0]), f"{line['model']} {line['stop_ids']}"
+FACTOR = 1.5  # constant
+UNUSED = 2.5
+TABLE = {"a": 3.5, "b": [4.5, {5.5}]}
+WEIGHTS = torch.full((2,), 6.5)
+SETTINGS = type("Settings", (), {"gain": 7.5})
 
 
-def test_any_element_of_any_tensor_changes_every_key() -> None:
-    model = base()
-    before = keys(model)
-    for name, value in [*model.hooked.named_parameters(), *model.hooked.named_buffers()]:
-        if not value.numel():
-            continue
-        index = torch.randint(value.numel(), (1,), generator=torch.Generator().manual_seed(len(name)))
-        held = value.data.view(-1) if value.is_contiguous() else value.data.permute(*_order(value)).view(-1)
-        kept = held[index].clone()
-        held[index] = torch.nextafter(kept, kept + 1) if torch.isfinite(kept) else 0.0  # the smallest change there is
-        assert weights_digest(model.hooked) != before[2][: module.WEIGHTS], name
-        held[index] = kept
-    assert keys(model) == before
+def helper(value):
+    def nested(value):
+        return value * FACTOR + LOW
+    return nested(value)
 
 
-def _order(value: torch.Tensor) -> list[int]:
-    return sorted(range(value.ndim), key=lambda axis: -value.stride(axis))
+def edit(value, tokens, power=8.5, *, flat=9.5):
+    return helper(value) * TABLE["a"] + WEIGHTS.sum() + SETTINGS.gain + shift(value) * inner.gain(value) * math.pi
 
 
-SETTINGS: dict[str, Any] = {
-    "eps": 1e-3, "act_fn": "relu", "use_attn_scale": False, "attn_scale": 4.0, "window_size": 3, "rotary_base": 77.0,
-    "rotary_base_local": 78.0, "rotary_scaling_factor": 9.0, "rotary_dim": 8, "attn_scores_soft_cap": 5.0,
-    "output_logits_soft_cap": 5.0, "use_qk_norm": False, "normalization_type": "LN", "rotary_adjacent_pairs": True,
-    "use_normalization_before_and_after": False, "scale_attn_by_inverse_layer_idx": True, "n_ctx": 99, "d_head": 8,
-    "attn_types": ["global"] * 3, "use_local_attn": False, "use_yarn_rope": True, "yarn_factor": 2.0,
-    "yarn_truncate": False, "use_NTK_by_parts_rope": True, "NTK_by_parts_factor": 3.0, "n_key_value_heads": 3,
-    "positional_embedding_type": "standard", "gated_mlp": False, "parallel_attn_mlp": True, "clip_qkv": 1.0,
-    "use_logn_attn": True, "attention_dir": "bidirectional", "post_embedding_ln": True, "dtype": torch.float64,
-    "original_architecture": "OlmoForCausalLM", "use_attn_result": True, "n_heads": 3, "attn_only": True,
-}  # fmt: skip
+def counted(value, tokens):
+    return sum(part * counted.bias for part in (lambda x: x * 10.5,)[0](value))
 
 
-def test_any_setting_of_the_forward_pass_changes_every_key() -> None:
-    model = base()
-    before, cfg = keys(model), model.hooked.cfg
-    seen = {before}
-    for name, value in SETTINGS.items():
-        kept = getattr(cfg, name)
-        setattr(cfg, name, value)
-        assert kept != value, name
-        seen.add(keys(model))
-        setattr(cfg, name, kept)
-    assert len(seen) == len(SETTINGS) + 1
-    for name in ("model_name", "device", "seed", "init_mode", "tokenizer_name", "default_prepend_bos"):
-        kept = getattr(cfg, name)
-        setattr(cfg, name, "other")
-        assert keys(model) == before, name
-        setattr(cfg, name, kept)
-    attn = model.hooked.blocks[1].attn
-    for one, name in ((attn, "attn_scale"), (attn, "layer_id"), (model.hooked.blocks[0].ln1, "eps")):
-        setattr(one, name, getattr(one, name) + 1)
-        seen.add(keys(model))
-    model.hooked.blocks[0].mlp.act_fn = torch.nn.functional.relu
-    seen.add(keys(model))
-    assert len(seen) == len(SETTINGS) + 5
+counted.bias = 11.5
+partial = functools.partial(edit, power=12.5)
 
 
-def test_tokenizer_template_and_end_tokens_change_every_key() -> None:
-    def template(model: Model) -> None:
-        model.tokenizer.chat_template = model.tokenizer.chat_template.replace("user", "User") + "x"
-
-    def added(model: Model) -> None:
-        model.tokenizer.add_tokens(["<new>"])
-
-    def vocabulary(model: Model) -> None:
-        inner = model.tokenizer.backend_tokenizer
-        names = model.tokenizer.get_vocab()
-        names["A"], names["B"] = names["B"], names["A"]
-        inner.model = BPE(vocab=names, merges=[])
-
-    def first_token(model: Model) -> None:
-        inner = model.tokenizer.backend_tokenizer
-        names = {("<|other|>" if index == 0 else name): index for name, index in model.tokenizer.get_vocab().items()}
-        inner.model = BPE(vocab=names, merges=[])
-
-    def merges(model: Model) -> None:
-        names = {**model.tokenizer.get_vocab(), "AB": tiny.VOCABULARY}
-        model.tokenizer.backend_tokenizer.model = BPE(vocab=names, merges=[("A", "B")])
-
-    def splits(model: Model) -> None:
-        model.tokenizer.backend_tokenizer.pre_tokenizer = Whitespace()
-
-    def other(model: Model) -> None:
-        model.tokenizer = None
-
-    def stops(model: Model) -> None:
-        model.stop_ids = (*model.stop_ids, 3)
-
-    changes: list[Callable[[Model], None]] = [template, added, vocabulary, first_token, merges, splits, other, stops]
-    seen = {keys(base())}
-    for change in changes:
-        model = base()
-        assert keys(model) in seen
-        change(model)
-        assert keys(model) not in seen, change.__name__
-        seen |= {keys(model)}
-    assert len(seen) == len(changes) + 1
-    short = tiny.tokenizer()
-    short("x", padding="max_length", max_length=4, truncation=True)
-    assert tokenizer_digest(short) == tokenizer_digest(tiny.tokenizer())
+def made(strength):
+    def close(value, tokens):
+        return value * strength
+    return close
 
 
-def test_numerics_and_path_change_every_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = base()
-    before = keys(model)
-    monkeypatch.setattr(module, "NUMERICS", module.NUMERICS + 1)
-    assert not set(before) & set(keys(model))
-    monkeypatch.undo()
-    monkeypatch.setattr(module, "runs_functionally", lambda hooked, kinds: False)
-    assert not set(before) & set(keys(model))
+closed = made(13.5)
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt2"])
-def test_the_same_files_have_the_same_keys_and_another_dtype_others(tmp_path: Path, family: str) -> None:
-    folder = tiny.folder(tmp_path / "a", family)
-    first, again = load_model(folder), load_model(folder)
-    assert keys(first) == keys(again) == keys(load_model(tiny.folder(tmp_path / "elsewhere", family)))
-    again.run(tiny.token_ids(1, 30))
-    if family != "gpt2":  # a context beyond the first tables changes no number of a shorter one
-        again.hooked.blocks[0].attn._extend_rotary_embeddings(700)
-    assert keys(first) == keys(again)
-    half = load_model(folder, dtype="bfloat16")
-    assert not set(keys(first)) & set(keys(half))
-    v = SteeringVectors(torch.ones(1, 48), (1,), Card(d_model=48, lineage=first.lineage, fingerprint=first.fingerprint))
-    assert check_fit(v, half) == check_fit(v, first) == "same base"
+class Base:
+    rate = 14.5
+
+    def apply(self, site, value, tokens):
+        return value * self.rate * self.strength * self._own()
+
+    @staticmethod
+    def _own():
+        return 15.5
 
 
-def test_a_tuned_model_has_another_key_and_takes_the_vectors_of_its_base() -> None:
-    model = base()
-    before, lineage = keys(model), model.lineage
-    model.hooked.blocks[1].mlp.W_out.data[0, 0] += 1e-3
-    assert not set(before) & set(keys(model))
-    assert model.lineage == lineage
+class Mine(Base):
+    sites = (Site(0, "resid_post"),)
+    by_row = True
+    digest = "always the same"
+
+    def __init__(self, strength):
+        self.strength = strength
+
+    def __call__(self, value, tokens):
+        return self.apply(None, value, tokens)
+
+    def describe(self):
+        return "mine"
 
 
-def test_foreign_code_is_never_recalled() -> None:
-    model = base()
-    handle = model.hooked.blocks[0].register_forward_hook(lambda *given: None)
-    assert not set(keys(model)[::2]) & set(keys(model)[::2])
-    assert keys(model)[1] == "None"
-    handle.remove()
-    assert keys(model) == keys(base())
+OBJECT = Mine(16.5)
+METHOD = OBJECT.apply
+"""
+FILES = {
+    "mine.py": PLUGIN,
+    "neighbour.py": "SCALE = 17.5\n\ndef shift(value):\n    return value * SCALE\n",
+    "pack/__init__.py": "START = 18.5\n",
+    "pack/inner.py": "from . import other\n\ndef gain(value):\n    return value * other.GAIN\n",
+    "pack/other.py": "from .deep import low\nGAIN = 19.5\n",
+    "pack/deep/__init__.py": "",
+    "pack/deep/low.py": "LOW = 20.5\n\ndef low():\n    return 21.5\n",
+}
+SUBJECTS = ("edit", "counted", "partial", "closed", "OBJECT", "METHOD", "Mine")
+SCRIPT = """
+import sys
+from interp.identity import code_identity
+from interp.registry import load
+for name in sys.argv[2:]:
+    print(name, code_identity(load("patches", sys.argv[1] + ":" + name)))
+"""
 
 
-def test_an_older_card_names_its_lineage_fingerprint() -> None:
-    older = Card.parse({"d_model": 4, "fingerprint": "516cc1b30b9b5990"}, where="card.json")
-    assert (older.lineage, older.fingerprint) == ("516cc1b30b9b5990", "")
-    assert Card.parse(older.model_dump(), where="card.json") == older
-    newer = Card(d_model=4, lineage="a" * 16, fingerprint="b" * 32)
-    assert Card.parse(newer.model_dump(), where="card.json") == newer
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a user's modules, on the search path."""
+    _write(tmp_path, FILES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
 
 
-@settings(max_examples=60, deadline=None)
-@given(
-    count=st.integers(1, 3 * ROW), dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float64, torch.int8]),
-    seed=st.integers(0, 2**31), data=st.data(),
-)  # fmt: skip
-def test_a_checksum_sees_every_change_and_every_exchange(count: int, dtype: torch.dtype, seed: int, data: Any) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    values = (torch.randn(count, generator=generator) * 50).to(dtype)
-    before = checksum(values)
-    assert before == checksum(values.clone())
-    i, j = (data.draw(st.integers(0, count - 1)) for _ in range(2))
-    changed = values.clone()
-    changed.view(torch.uint8)[i * values.element_size()] ^= 1
-    assert checksum(changed) != before
-    moved = values.clone()
-    moved[i], moved[j] = values[j], values[i]
-    assert (checksum(moved) == before) == torch.equal(moved.view(torch.uint8), values.view(torch.uint8))
-    rolled = values.roll(1)
-    assert (checksum(rolled) == before) == torch.equal(rolled.view(torch.uint8), values.view(torch.uint8))
+def _write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
 
 
-def test_a_checksum_knows_the_layout_and_not_the_place() -> None:
-    values = torch.randn(5, 7, 3)
-    assert checksum(values) == checksum(torch.cat([torch.zeros(1, 7, 3), values])[1:])
-    assert checksum(values.permute(2, 0, 1).contiguous()) != checksum(values.permute(2, 0, 1))
+def _forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("pack", "neighbour")]:
+        del sys.modules[name]
 
 
-def test_a_model_that_is_no_module_of_ours_has_a_key() -> None:
-    for name in ("bare", "windowed", "loaded"):
-        assert Model(fresh(name)).fingerprint == Model(fresh(name)).fingerprint
+def _identities(folder: Path) -> dict[str, str]:
+    """Identities as a new process sees them."""
+    _forget()
+    sys.path_importer_cache.clear()
+    return {name: code_identity(load("patches", f"{folder / 'mine.py'}:{name}")) for name in SUBJECTS}
+
+
+def test_any_constant_of_any_file_changes_every_identity(plugin: Path) -> None:
+    """One after the other, each number in the plugin and in what it imports gets another value."""
+    seen = {name: {identity} for name, identity in _identities(plugin).items()}
+    numbers = [(file, number) for file, text in FILES.items() for number in re.findall(r"\b\d+\.5", text)]
+    assert len(numbers) == len(set(numbers)) == 21
+    for count, (file, number) in enumerate(numbers, start=2):
+        _write(plugin, {file: re.sub(rf"\b{number}", "0.25", FILES[file])})
+        for name, identity in _identities(plugin).items():
+            seen[name].add(identity)
+            assert len(seen[name]) == count, f"{name} is the same although {number} changed in {file}"
+        _write(plugin, {file: FILES[file]})
+    assert all(identity in seen[name] for name, identity in _identities(plugin).items())
+
+
+def test_nothing_changes_from_process_to_process(plugin: Path) -> None:
+    command = [sys.executable, "-c", SCRIPT, str(plugin / "mine.py"), *SUBJECTS]
+    environment = {**os.environ, "PYTHONPATH": str(plugin), "PYTHONHASHSEED": "1"}
+    there = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert there == "".join(f"{name} {identity}\n" for name, identity in _identities(plugin).items())
+
+
+def test_values_count_as_they_are_now(plugin: Path) -> None:
+    """What a notebook sets in a module after it was imported changes the identity, and setting it back restores it."""
+    _forget()
+    edit: Any = load("patches", f"{plugin / 'mine.py'}:edit")
+    module: Any = sys.modules[edit.__module__]
+    at: Any = edit.__globals__
+    custom = Custom(Site(0, "resid_post"), edit)
+    changes: list[tuple[Any, Any, Any, str]] = [
+        (at, "FACTOR", 0.25, "a global of a helper"),
+        (at["TABLE"], "a", 0.25, "an item of a global"),
+        (at["TABLE"]["b"], 1, {0.25}, "a set inside of it"),
+        (vars(sys.modules["neighbour"]), "SCALE", 0.25, "a global of a neighbour"),
+        (vars(sys.modules["pack.other"]), "GAIN", 0.25, "a global of a module of a module"),
+        (edit.__kwdefaults__, "flat", 0.25, "a default"),
+    ]
+    before, held = custom.digest, custom == Custom(Site(0, "resid_post"), edit)
+    assert held and module is not None
+    for holder, key, value, what in changes:
+        old, holder[key] = holder[key], value
+        assert custom.digest != before, what
+        holder[key] = old
+        assert custom.digest == before, what
+    at["WEIGHTS"][1] = 0.25
+    assert custom.digest != before
+    at["WEIGHTS"][1] = 6.5
+    at["SETTINGS"].gain = 0.25
+    assert custom.digest != before
+
+
+def test_each_part_of_a_callable_counts(plugin: Path) -> None:
+    _forget()
+    mine, made, edit, tools = (
+        load("patches", f"{plugin / 'mine.py'}:{one}") for one in ("Mine", "made", "edit", "functools")
+    )
+    assert code_identity(mine(1.0)) == code_identity(mine(1.0)) != code_identity(mine(2.0))
+    assert code_identity(made(1.0)) == code_identity(made(1.0)) != code_identity(made(2.0))
+    assert code_identity(mine(1.0).apply) != code_identity(mine(2.0).apply)
+    partial = tools.partial
+    kinds = [partial(edit), partial(edit, power=1.0), partial(edit, power=2.0), partial(edit, 1.0)]
+    assert len({code_identity(one) for one in kinds}) == 4
+    lambdas = [lambda value, tokens: value, lambda value, tokens: 2 * value, lambda value, tokens: value * 2]
+    assert len({code_identity(one) for one in lambdas}) == 3
+
+
+def test_a_digest_of_the_users_own_is_not_trusted(plugin: Path) -> None:
+    _forget()
+    mine = load("patches", f"{plugin / 'mine.py'}:Mine")
+    one, other = mine(1.0), mine(2.0)
+    assert one.digest == other.digest == "always the same"
+    assert identity_of(one) == identity_of(mine(1.0)) != identity_of(other)
+    mine.rate = 0.25
+    assert identity_of(one) != identity_of(other)
+    changed = identity_of(one)
+    mine.rate = 14.5
+    assert identity_of(one) != changed
+
+
+HIDDEN = {
+    "opens a file": "return float(open('x').read())",
+    "reads a path": "return pathlib.Path('x').read_text()",
+    "loads tensors": "return torch.load('x')",
+    "reads the environment": "return os.environ['X']",
+    "asks for the environment": "return os.getenv('X')",
+    "evaluates text": "return eval('FACTOR')",
+    "asks for its globals": "return globals()['FACTOR']",
+    "imports by name": "return importlib.import_module('x').X",
+    "holds a lock": "return LOCK",
+    "holds a generator": "return next(STREAM)",
+    "in a function inside": "return (lambda: open('x'))()",
+}
+
+
+@pytest.mark.parametrize("body", HIDDEN.values(), ids=HIDDEN)
+def test_what_reaches_outside_is_never_kept(body: str, tmp_path: Path) -> None:
+    head = "import importlib, os, pathlib, threading\nimport torch\n"
+    head += "LOCK = threading.Lock()\nSTREAM = iter(x for x in ())\n"
+    (tmp_path / "mine.py").write_text(f"{head}FACTOR = 1\n\ndef edit(value, tokens):\n    {body}\n")
+    edit = load("patches", f"{tmp_path / 'mine.py'}:edit")
+    with pytest.raises(UserError):
+        code_identity(edit)
+    custom = Custom(Site(0, "resid_post"), edit)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert custom.digest.startswith(UNSAVED)
+        assert custom.digest != custom.digest
+        assert custom == Custom(Site(0, "resid_post"), edit)
+    assert all("nothing computed with edit is kept" in str(one.message) for one in told)
+    assert len(told) <= 1
+
+
+def test_functions_of_notebooks_are_known_by_their_values() -> None:
+    """Code that was typed in has no file: its code and all values that it uses stand for it."""
+
+    def typed(factor: float, text: str = "return value * FACTOR + helper(value)") -> Any:
+        space: dict[str, Any] = {"__name__": "__main__", "FACTOR": factor}
+        exec(f"def helper(value):\n    return value - FACTOR\n\ndef edit(value, tokens):\n    {text}", space)
+        return space["edit"]
+
+    assert code_identity(typed(1.0)) == code_identity(typed(1.0))
+    assert len({code_identity(typed(1.0)), code_identity(typed(2.0)), code_identity(typed(1.0, "return value"))}) == 3
+
+
+def test_a_file_that_was_edited_is_run_again_and_a_stale_module_is_not_kept(tmp_path: Path, monkeypatch: Any) -> None:
+    file = tmp_path / "mine.py"
+    told: list[tuple[float, str]] = []
+    for number in ("1.0", "2.0", "1.0"):
+        file.write_text(f"FACTOR = {number}\n\ndef edit(value, tokens):\n    return value * FACTOR\n")
+        edit = load("patches", f"{file}:edit")
+        told.append((edit(1.0, None), code_identity(edit)))
+    assert [value for value, _ in told] == [1.0, 2.0, 1.0]
+    assert told[0] == told[2] != told[1]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "stale_one.py").write_text("def edit(value, tokens):\n    return value\n")
+    stale_one: Any = importlib.import_module("stale_one")
+    code_identity(stale_one.edit)
+    (tmp_path / "stale_one.py").write_text("def edit(value, tokens):\n    return 2 * value\n")
+    with pytest.raises(UserError, match=r"stale_one\.py changed after it was imported"):
+        code_identity(stale_one.edit)
+
+
+def test_the_folder_does_not_count(tmp_path: Path) -> None:
+    texts = {"a": "X = 1\n\ndef edit(value, tokens):\n    return X\n"}
+    for folder in ("one", "two"):
+        _write(tmp_path / folder, {"mine.py": texts["a"]})
+    one, two = (code_identity(load("patches", f"{tmp_path / folder / 'mine.py'}:edit")) for folder in ("one", "two"))
+    assert one == two
+
+
+SCORER = """
+from interp.grading import Grade
+MOST = {most}
+
+
+def right(text, answer):
+    return len(text) < MOST
+
+
+class Own:
+    spec = "own"
+
+    def __call__(self, text, answer):
+        return Grade(len(text) < MOST, False, None)
+{more}
+"""
+
+
+def test_scorers_count_with_their_helpers(tmp_path: Path) -> None:
+    digests: list[str] = []
+    for most, more in itertools.product((1, 2), ("", "# more")):
+        (tmp_path / "mine.py").write_text(SCORER.format(most=most, more=more))
+        for name in ("right", "Own"):
+            task = Task.of([("a", "b")], scorer=load_scorer(f"{tmp_path / 'mine.py'}:{name}"))
+            assert task.digest == task.digest
+            digests.append(task.digest)
+    assert len(set(digests)) == 8
+    task.scorer.__call__.__func__.__globals__["MOST"] = 3  # pyright: ignore[reportPossiblyUnbound, reportAttributeAccessIssue, reportFunctionMemberAccess]
+    assert task.digest not in digests  # pyright: ignore[reportPossiblyUnbound]
+
+
+def test_classes_of_this_project_keep_their_digests() -> None:
+    """Shipped cards and records name them."""
+    from interp.edits import Add
+
+    edit = Add(Site(1, "resid_post"), torch.ones(4))
+    assert identity_of(edit) == edit.digest
+    assert kept_identity(EVERYWHERE, "positions") == kept_identity(Positions(), "positions")
+
+
+def test_a_module_is_a_value() -> None:
+    module = ModuleType("typed_in")
+    vars(module)["X"] = 1
+
+    def edit(value: float, tokens: object) -> float:
+        del tokens
+        return value * module.X
+
+    before = code_identity(edit)
+    vars(module)["X"] = 2
+    assert code_identity(edit) != before

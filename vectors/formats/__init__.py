@@ -42,7 +42,12 @@ def find(name: str) -> Format:
         if one.name == name:
             return one
     works = ", ".join(one.name for one in formats() if one.write is not None)
-    raise UserError("no such format", given=name, works=f"use one of {works}")
+    if not registry.is_name("formats", name):
+        raise UserError("no such format", given=name, works=f"use one of {works}")
+    named = registry.load("formats", name)
+    if not isinstance(named, Format):
+        raise UserError("this is no format", given=name, works="name a vectors.formats.base.Format")
+    return named
 
 
 def detect(path: Path) -> Format:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 from scipy.stats import binomtest
 
+from interp.bare_model import takes_model
 from interp.completions import Completions
 from interp.edits import Edit
 from interp.grading import Grade
@@ -64,6 +65,7 @@ class Score:
         return {name: marks for name, marks in sorted(groups.items()) if name}
 
 
+@takes_model
 def evaluate(
     model: Model, edits: Sequence[Edit], task: Task, problems: Sequence[Problem], *, temperature: float, seed: int = 0
 ) -> Score:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.edits import Add, Edit
 from interp.errors import UserError
@@ -19,6 +20,7 @@ from vectors.train.low_rank import LowRank
 from vectors.train.settings import ADAPTER_RATE, ADAPTERS_RATE, FULL_RATE, TOGETHER_RATE, TrainSettings
 
 
+@takes_model
 @dataclass(frozen=True)
 class Parameters:
     """The tensors that AdamW moves.
@@ -104,6 +106,7 @@ class Parameters:
                 self.tensors[name].copy_(value)
 
 
+@takes_model
 def start(model: Model, settings: TrainSettings, norms: Mapping[int, float]) -> Parameters:
     """Parameters before the first step: every edit is zero, so that training starts at the model itself.
 
@@ -179,11 +182,13 @@ def _weights(model: Model) -> dict[str, Tensor]:
     return trained
 
 
+@takes_model
 def tied(model: Model) -> bool:
     """Whether unembedding and embedding are the same memory."""
     return model.hooked.unembed.W_U.data_ptr() == model.hooked.embed.W_E.data_ptr()
 
 
+@takes_model
 def median_norms(model: Model, prompts: Sequence[Prompt], settings: TrainSettings) -> dict[int, float]:
     """Median over tokens of |h_l| of each trained block, without position 0 (its norm is an outlier).
 

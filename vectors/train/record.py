@@ -19,6 +19,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
 from torch import Tensor
 
+from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.distributions import blocks, kl, log_probs
 from interp.edits import Edit, Intervention
@@ -160,6 +161,7 @@ class Fixed:
     batch: Batch
 
     @classmethod
+    @takes_model
     def of(cls, model: Model, task: Task, problems: Sequence[Problem], texts: Sequence[Sequence[int]]) -> Fixed:
         """These problems with these completions."""
         prompts = [task.prompt(model.tokenizer, problem) for problem in problems]
@@ -167,12 +169,14 @@ class Fixed:
         return cls(tuple(one.id for one in problems), tuple(tuple(text) for text in texts), batch)
 
     @classmethod
+    @takes_model
     def drawn(cls, model: Model, task: Task, n: int = TEXTS) -> Fixed:
         """The model's own completions of the first test problems at temperature 1."""
         problems = task.problems("test")[:n]
         score = evaluate(model, (), task, problems, temperature=1.0)
         return cls.of(model, task, problems, [row.ids for row in score.completions.rows])
 
+    @takes_model
     def finals(self, model: Model, edits: Sequence[Edit] = ()) -> list[Float[Tensor, "_ d_model"]]:
         """Last hidden states at the positions that predict each text's tokens."""
         forced = Forced(model, self.batch)
@@ -189,6 +193,7 @@ def mean_changes(
     return torch.stack([(after - before).float().mean(0) for before, after in pairs]).cpu()
 
 
+@takes_model
 def divergence(
     model: Model,
     finals: Sequence[Float[Tensor, "_ d_model"]],
@@ -203,6 +208,7 @@ def divergence(
     return tuple(found)
 
 
+@takes_model
 def record_of(
     trained: Trained, base: Model, task: Task, *, others: Mapping[str, Intervention], trials: int
 ) -> TrainingRecord:
@@ -231,6 +237,7 @@ def record_of(
     )
 
 
+@takes_model
 def base_record(model: Model, task: Task, *, test: int | None = None) -> TrainingRecord:
     """The record of a model without anything trained."""
     answers = _answers(None, model, (), task, test)

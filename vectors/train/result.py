@@ -11,6 +11,7 @@ import torch
 from pydantic import JsonValue
 from safetensors.torch import save_file
 
+from interp.bare_model import takes_model
 from interp.files import read_json, write_atomically, write_json
 from interp.given import as_json
 from interp.model import Model
@@ -88,6 +89,7 @@ def _validated(card: Card) -> float:
     return float(found) if isinstance(found, int | float) else 0.0
 
 
+@takes_model
 def shipped(folder: Path, model: Model) -> dict[str, SteeringVectors | AdaptiveVectors | LowRankAdapters]:
     """The sets below a model's folder whose layers act together, by `set@seed`."""
     files = sorted(folder.glob("*@*.safetensors"))

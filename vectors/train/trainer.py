@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from interp.backend.weights import Hooked
+from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.given import describe_model, describe_task
 from interp.model import Model
@@ -62,6 +63,7 @@ class Trained:
     path: Path
 
 
+@takes_model
 def describe(model: Model, task: Task, settings: TrainSettings) -> dict[str, Any]:
     """The run.json of a training run before it starts."""
     meta: dict[str, Any] = {
@@ -89,6 +91,7 @@ def describe(model: Model, task: Task, settings: TrainSettings) -> dict[str, Any
     return {**meta, "key": run_key(meta)}
 
 
+@takes_model
 def train(
     model: Model | Hooked,
     task: Task,
