@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from interp.errors import UserError
+from interp.fired import add_count
 from interp.store import Store
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Context:
     names: Mapping[str, str] = field(default_factory=dict)
     recaller: Recall | None = None
     sources: tuple[Any, ...] = ()
-    _fired: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _fired: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, split: Split = "test", n: int | None = None) -> list[Problem]:
@@ -189,9 +190,7 @@ class Context:
     def fired(self, fired: Sequence[Fired]) -> None:
         """Record what edits touched: the `fired` of a Trace or of Completions."""
         for count in fired:
-            entry = self._fired.setdefault(count.edit, {"edit": count.edit, "touched": 0, "rows": 0})
-            entry["touched"] += int(count.touched)
-            entry["rows"] += int(count.rows)
+            add_count(self._fired, asdict(count))
 
     def take_fired(self) -> tuple[dict[str, Any], ...]:
         """What was recorded since the last call."""

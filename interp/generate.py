@@ -16,10 +16,11 @@ from interp.backend.cache import Cache
 from interp.backend.hook_path import HookPath
 from interp.completions import Completion, Completions
 from interp.digest import digest
-from interp.editor import Editor, row_groups
+from interp.editor import Editor
 from interp.edits import Edits, Patch, PerRow
 from interp.errors import UserError
 from interp.memory import halved
+from interp.placed_edits import row_groups
 from interp.positions import Tokens
 from interp.prompts import Prompt, shared_prefix
 from interp.sampling import draw, stream_seed, uniforms
@@ -52,7 +53,13 @@ class Decodes(Protocol):
     def unembed(self, resid: Tensor) -> Tensor: ...  # noqa: D102
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]: ...  # noqa: D102
     def tokens(  # noqa: D102
-        self, ids: Tensor, position: Tensor, prompt_len: Tensor, rows: Tensor, weight: Tensor | None = None
+        self,
+        ids: Tensor,
+        position: Tensor,
+        prompt_len: Tensor,
+        rows: Tensor,
+        weight: Tensor | None = None,
+        members: Tensor | None = None,
     ) -> Tokens: ...
 
 
@@ -94,7 +101,7 @@ class _Row:
 
 
 def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: Sampling) -> Completions:
-    """Complete every prompt; see `Model.generate`."""
+    """Complete every prompt; see `Model.generate`, which also refuses edits that touched no token."""
     keys = sampling.keys or [digest(prompt.ids) for prompt in prompts]
     if len(keys) != len(prompts):
         raise UserError(f"{len(prompts)} prompts need as many keys", given=len(keys))
@@ -294,6 +301,9 @@ class _Decoder:
         first = torch.tensor([group[0] for group in groups], device=device)
         weight = torch.tensor([len(group) * self.sampling.samples for group in groups], device=device)
         prompt_len = lengths.to(device)[first]
-        self._forward(self.model.tokens(ids, position, prompt_len, first, weight), cache)
+        members = torch.zeros(len(groups), len(lengths), dtype=torch.bool, device=device)
+        for number, group in enumerate(groups):
+            members[number, group] = True
+        self._forward(self.model.tokens(ids, position, prompt_len, first, weight, members), cache)
         group_of = {row: number for number, group in enumerate(groups) for row in group}
         return cache, torch.tensor([group_of[row] for row in chunk], device=device)

@@ -19,10 +19,12 @@ from interp.backend.weights import Hooked, device_of, hooks_present, runs_functi
 from interp.batch import Batch
 from interp.chat import Turns, render
 from interp.completions import Completions
-from interp.editor import Editor, Fired
+from interp.editor import Editor
 from interp.edits import Edits
 from interp.errors import UserError
+from interp.fired import Fired, refuse_untouched
 from interp.generate import Sampling, generate
+from interp.placed_edits import refuse_outside
 from interp.positions import Positions, Tokens
 from interp.prompts import Prompt
 from interp.readouts import Readout
@@ -175,9 +177,10 @@ class Model:
         prompt_len: Int[Tensor, " batch"],
         rows: Int[Tensor, " batch"],
         weight: Int[Tensor, " batch"] | None = None,
+        members: Bool[Tensor, "batch row"] | None = None,
     ) -> Tokens:
         """The tokens of one pass, with this model's tokenizer to name them."""
-        return Tokens(ids, position, prompt_len, rows, self._text, weight=weight)
+        return Tokens(ids, position, prompt_len, rows, self._text, weight=weight, members=members)
 
     def run(self, batch: Batch | Tensor, edits: Edits = (), read: Sequence[Site] = ()) -> Trace:
         """One pass over whole rows, without gradient.
@@ -188,14 +191,17 @@ class Model:
             read: sites to keep, after their edits.
 
         Raises:
-            UserError: an edit never fired, or a site does not exist.
+            UserError: an edit never fired or touched no token, or a site or position does not exist.
         """
         batch = batch if isinstance(batch, Batch) else Batch.unpadded(batch)
+        refuse_outside(edits, batch.prompt_len.tolist())
         editor = Editor(edits, n_rows=len(batch), n_layers=self.n_layers, read=read)
         with torch.no_grad():
             final = self.forward(batch, editor)
         values = {site: parts[0] for site, parts in editor.values.items()}
-        return Trace(final, values, tuple(editor.fired()), batch, self)
+        fired = tuple(editor.fired())
+        refuse_untouched(fired)
+        return Trace(final, values, fired, batch, self)
 
     def forward(self, batch: Batch, editor: Editor) -> Float[Tensor, "batch pos d_model"]:
         """One pass over whole rows, differentiable; returns resid_post of the last block."""
@@ -215,6 +221,7 @@ class Model:
         seed: int = 0,
         keys: Sequence[str] | None = None,
         memory_gb: float | None = None,
+        whole: bool = True,
     ) -> Completions:
         """Sample completions under edits, with a random stream for each (seed, problem, sample).
 
@@ -227,8 +234,18 @@ class Model:
             seed: equal seeds give equal draws, whatever the edits.
             keys: name of each prompt's problem, by which streams are paired; the prompt's digest if None.
             memory_gb: bound of what a batch may hold.
+            whole: False where these prompts are a part of a call, whose edits may touch none of them.
+
+        Raises:
+            UserError: an edit touched no token, as with `generated=5` where all completions ended before.
         """
-        return generate(self, prompts, edits, Sampling(max_new_tokens, temperature, samples, seed, keys, memory_gb))
+        if whole:
+            refuse_outside(edits, [len(prompt.ids) for prompt in prompts])
+        how = Sampling(max_new_tokens, temperature, samples, seed, keys, memory_gb)
+        completions = generate(self, prompts, edits, how)
+        if whole:
+            refuse_untouched(completions.fired)
+        return completions
 
     def score(
         self,

@@ -13,6 +13,7 @@ from interp.cell import Cell
 from interp.context import Context, silent
 from interp.declaration import Declaration
 from interp.errors import UserError
+from interp.fired import check_touched, sum_edits
 from interp.given import (
     as_json,
     as_model,
@@ -271,17 +272,15 @@ class _Work:
             if record is not None and not record.partial:
                 return record  # another shard did
             parts = self.folder.parts(self.meta["source"])
-            meta = {**self.meta, "edits": _sum_edits(parts)}
+            meta = {**self.meta, "edits": sum_edits(edit for part in parts for edit in part.edits)}
             if {cell.key for _, cell in self.grid()} - self.done():
                 return self.folder.write_meta(meta)
+            check_touched(self.experiment.name, meta["edits"], self.ctx.say)
             frame = merge(parts)
             meta["verdicts"] = as_json(self.experiment.verdicts(frame))
             self.folder.write_frame(frame)
             record = self.folder.write_meta({**meta, "finished": now(), "partial": False})
             self.folder.drop_parts()
-        never = [edit["edit"] for edit in meta["edits"] if not edit["touched"]]
-        if never:
-            self.ctx.say(f"{self.experiment.name}: no position existed for this edit: {never[0]}")
         return record
 
 
@@ -298,12 +297,3 @@ def declared(frame: pd.DataFrame, experiment: Measurable) -> pd.DataFrame:
     if extra or (lacking and "part" not in frame.columns):
         raise ValueError(f"{experiment.name}.measure: undeclared columns {extra}, missing columns {lacking}")
     return frame.reindex(columns=list(experiment.columns))
-
-
-def _sum_edits(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    total: dict[str, dict[str, Any]] = {}
-    for edit in (edit for part in parts for edit in part.edits):
-        entry = total.setdefault(edit["edit"], {"edit": edit["edit"], "touched": 0, "rows": 0})
-        entry["touched"] += edit["touched"]
-        entry["rows"] += edit["rows"]
-    return list(total.values())

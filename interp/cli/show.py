@@ -101,11 +101,19 @@ def card(meta: dict[str, Any]) -> list[str]:
         if described:
             facts = [f"{key} {value}" for key, value in described.items() if key not in ("name", "card")]
             lines.append(f"{name.ljust(8)}  {described['name']} ({', '.join(facts)})")
-    lines += [f"edit      {edit['edit']}: {edit['touched']} positions" for edit in meta.get("edits", ())[:8]]
+    lines += [f"edit      {_edited(edit)}" for edit in meta.get("edits", ())[:8]]
+    more = len(meta.get("edits", ())) - 8
+    lines += [f"edit      and {more} more; run.json lists all of them"] if more > 0 else []
     git = meta.get("git") or {}
     lines.append(f"made      {meta.get('started')} to {meta.get('finished')} on {meta.get('device') or 'no device'}")
     lines.append(f"with      {versions}; revision {git.get('revision')}{' (changed)' if git.get('changed') else ''}")
     return lines
+
+
+def _edited(edit: dict[str, Any]) -> str:
+    missed = edit.get("untouched", 0)
+    note = f"; {missed} of {edit['rows']} rows have no such position" if missed else ""
+    return f"{edit['edit']}: {edit['touched']} positions{note}"
 
 
 def _printable(text: str) -> str:
