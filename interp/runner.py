@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from interp.active_edits import active_vectors
 from interp.cell import Cell
 from interp.context import Context, silent
 from interp.declaration import Declaration
@@ -277,6 +278,7 @@ class _Work:
                 return self.folder.write_meta(meta)
             check_touched(self.experiment.name, meta["edits"], self.ctx.say)
             frame = merge(parts)
+            meta["on"] = active_vectors(meta)
             meta["verdicts"] = as_json(self.experiment.verdicts(frame))
             self.folder.write_frame(frame)
             record = self.folder.write_meta({**meta, "finished": now(), "partial": False})

@@ -6,7 +6,6 @@ could be read in two ways (True, 3.0, a mask of booleans) is refused, because it
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -72,22 +71,6 @@ def distinct(numbers: tuple[int, ...], what: str) -> tuple[int, ...]:
     if twice is not None:
         raise UserError(f"{what} is selected twice", given=twice)
     return numbers
-
-
-def finite(value: object, what: str) -> float:
-    """Return a real number as a float.
-
-    Raises:
-        UserError: it is no number, NaN or infinite.
-    """
-    number: Any = value
-    try:
-        result = math.nan if isinstance(value, str | bytes) else float(number)
-    except (TypeError, ValueError, RuntimeError, OverflowError):
-        result = math.nan
-    if not math.isfinite(result):
-        raise UserError(f"{what} is a finite number", given=brief(value))
-    return result
 
 
 def is_collection(values: object) -> bool:

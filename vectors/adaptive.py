@@ -160,7 +160,8 @@ class AdaptiveVectors:
         refuse_together(self.card, self.layers, self.permitted)
         where = Positions() if positions is None else positions
         rows = zip(self.layers, self.a, self.b, self.scales, strict=True)
-        return tuple(AddAdaptive(layer, a, b, scale=scale, positions=where) for layer, a, b, scale in rows)
+        named = self.card.title
+        return tuple(AddAdaptive(layer, a, b, scale, where, origin=named) for layer, a, b, scale in rows)
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file and its JSON card beside it; loading them gives the same bits.

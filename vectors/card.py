@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from interp.active_edits import CONTROL
 from interp.errors import UserError
 
 Placement = Literal["resid_pre", "ln1_out", "attn_out", "resid_mid", "ln2_out", "mlp_out", "resid_post"]
@@ -49,6 +50,13 @@ class Card(BaseModel):
     """Measured quality, with units in the keys or values."""
     digest: str = ""
     """Content hash of the tensors."""
+
+    @property
+    def title(self) -> str:
+        """What figures call edits of the set: its name, or of a control its kind."""
+        if self.origin == CONTROL:
+            return f"{CONTROL} {self.recipe.get('control', '')}".strip()
+        return self.name or self.digest
 
     @property
     def runs(self) -> int:

@@ -86,7 +86,7 @@ class LowRankAdapters:
     def edits(self, positions: Positions = EVERYWHERE) -> tuple[LowRank, ...]:
         """One edit for each layer; by default at all positions."""
         rows = zip(self.layers, self.a, self.b, strict=True)
-        return tuple(LowRank(layer, a, b, positions) for layer, a, b in rows)
+        return tuple(LowRank(layer, a, b, positions, origin=self.card.title) for layer, a, b in rows)
 
     def parts(self) -> Float[Tensor, "layer d_model d_mlp"]:
         """The matrix that each layer adds to down_proj."""

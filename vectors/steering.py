@@ -185,7 +185,7 @@ class SteeringVectors:
         refuse_together(self.card, self.layers, self.permitted)
         where = Positions() if positions is None else positions
         return tuple(
-            Add(Site(layer, self.card.site), row, positions=where)
+            Add(Site(layer, self.card.site), row, positions=where, origin=self.card.title)
             for layer, row in zip(self.layers, self.directions, strict=True)
         )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from interp.active_edits import active_vectors
 from interp.errors import UserError
 from interp.origin import module_file
 from interp.store import RunRecord, Store
@@ -101,6 +102,7 @@ def card(meta: dict[str, Any]) -> list[str]:
         if described:
             facts = [f"{key} {value}" for key, value in described.items() if key not in ("name", "card")]
             lines.append(f"{name.ljust(8)}  {described['name']} ({', '.join(facts)})")
+    lines += [f"on        {active_vectors(meta)}"] if meta.get("edits") else []
     lines += [f"edit      {_edited(edit)}" for edit in meta.get("edits", ())[:8]]
     more = len(meta.get("edits", ())) - 8
     lines += [f"edit      and {more} more; run.json lists all of them"] if more > 0 else []
