@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from interp.errors import UserError
 from interp.fired import add_count
+from interp.selection import whole
 from interp.store import Store
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ class Context:
         """The first n problems of a split, `self.n` by default (all, if the split has fewer)."""
         if self.task is None:
             raise UserError("this experiment needs a task", works="give --task or task=")
-        wanted = self.n if n is None else n
+        wanted = whole(self.n if n is None else n, "n, the number of problems,")
+        if wanted < 1:
+            raise UserError("at least one problem is needed", given=f"n = {wanted}")
         every: list[Problem] = self.task.problems(split)
         if len(every) < wanted:
             self.say(f"{self.task.name} has {len(every)} {split} problems, so n = {len(every)} instead of {wanted}")

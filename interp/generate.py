@@ -23,6 +23,7 @@ from interp.memory import halved
 from interp.placed_edits import row_groups
 from interp.positions import Tokens
 from interp.prompts import Prompt, shared_prefix
+from interp.sampling import Sampling as Sampling
 from interp.sampling import draw, stream_seed, uniforms
 from interp.sites import Site
 
@@ -61,32 +62,6 @@ class Decodes(Protocol):
         weight: Tensor | None = None,
         members: Tensor | None = None,
     ) -> Tokens: ...
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn.
-
-    Attributes:
-        max_new_tokens: a row that has not ended by then is cut.
-        temperature: 0 = greedy.
-        samples: completions of each prompt.
-        seed: with the prompt's key and the sample's index it fixes every draw.
-        keys: name of each prompt's problem; streams are paired by it. None = the digest of the prompt's ids.
-        memory_gb: bound of what a batch may hold; None = 4 on a CPU, 60 % of what is free on a GPU.
-    """
-
-    max_new_tokens: int
-    temperature: float = 1.0
-    samples: int = 1
-    seed: int = 0
-    keys: Sequence[str] | None = None
-    memory_gb: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.samples < 1 or self.temperature < 0:
-            given = f"{self.max_new_tokens} tokens, {self.samples} samples, temperature {self.temperature}"
-            raise UserError("sampling needs >= 1 token, >= 1 sample and a temperature >= 0", given=given)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.zero_norm import refuse_zero
 
 _FILE_SUFFIXES = {
     ".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".svec", ".csv", ".txt", ".pkl"
@@ -84,6 +85,9 @@ def as_vectors(
         task: what vectors that are computed from a model's own completions are computed on.
         foreign: allow vectors of other weights of the same shape.
         keep: folder that keeps computed vectors for the next time.
+
+    Raises:
+        UserError: there are no such vectors, they do not fit the model, or one that a run needs has norm 0.
     """
     if not isinstance(given, str | Path):
         return given
@@ -95,7 +99,10 @@ def as_vectors(
         if not isinstance(made, str | Path):
             return made
         given = made
-    return load("vectors", "intervention")(given, model=model, foreign=foreign)
+    loaded = load("vectors", "intervention")(given, model=model, foreign=foreign)
+    if model is not None:
+        refuse_zero(loaded, "used in a run")
+    return loaded
 
 
 def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> Any:

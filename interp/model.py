@@ -239,12 +239,12 @@ class Model:
         Raises:
             UserError: an edit touched no token, as with `generated=5` where all completions ended before.
         """
-        if whole:
-            refuse_outside(edits, [len(prompt.ids) for prompt in prompts])
         how = Sampling(max_new_tokens, temperature, samples, seed, keys, memory_gb)
+        if not whole:
+            return generate(self, prompts, edits, how)
+        refuse_outside(edits, [len(prompt.ids) for prompt in prompts])
         completions = generate(self, prompts, edits, how)
-        if whole:
-            refuse_untouched(completions.fired)
+        refuse_untouched(completions.fired)
         return completions
 
     def score(

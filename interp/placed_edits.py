@@ -67,15 +67,30 @@ class Entry:
 def entries_of(edits: Edits, n_rows: int) -> list[Entry]:
     """One entry for each edit; with per_row, one for each distinct edit, in an order that keeps every row's own."""
     if not isinstance(edits, PerRow):
+        _check_edits(edits)
         return [Entry(edit, None, n_rows, _none(n_rows)) for edit in edits]
     if len(edits.rows) != n_rows:
         raise UserError(f"per_row needs one sequence of edits for each of the {n_rows} rows", given=len(edits.rows))
+    for sequence in edits.rows:
+        _check_edits(sequence)
     groups: dict[tuple[int, Edit], list[int]] = {}
     for row, sequence in enumerate(edits.rows):
         for rank, edit in enumerate(sequence):
             groups.setdefault((rank, edit), []).append(row)
     ordered = sorted(groups.items(), key=lambda item: item[0][0])
     return [Entry(edit, torch.tensor(rows), len(rows), _none(n_rows)) for (_, edit), rows in ordered]
+
+
+def _check_edits(edits: object) -> None:
+    """Refuse what is no sequence of edits.
+
+    Raises:
+        UserError: it is a single edit, vectors, or something else.
+    """
+    if isinstance(edits, Sequence) and all(isinstance(edit, Edit) for edit in edits):
+        return
+    works = "vectors.edits()" if hasattr(edits, "edits") else "[Add(...), ...], or per_row([[...], ...])"
+    raise UserError("a model takes a sequence of edits", given=type(edits).__name__, works=works)
 
 
 def _none(n_rows: int) -> Bool[Tensor, " row"]:

@@ -17,6 +17,8 @@ from torch import Tensor
 from interp.distributions import entropy, kl, log_odds, total_variation
 from interp.errors import UserError
 from interp.registry import load
+from interp.selection import whole
+from interp.token_ids import checked_ids, vocabulary_index
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,9 @@ class LogOdds:
 
     tokens: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", checked_ids(self.tokens))
+
     @property
     def columns(self) -> Mapping[str, str]:
         """Lists, one value a token."""
@@ -129,7 +134,7 @@ class LogOdds:
 
     def __call__(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
         """Per position."""
-        index = torch.tensor(self.tokens, device=rows.base.device)
+        index = vocabulary_index(self.tokens, rows.base)
         base, steered = rows.base[:, index], rows.steered[:, index]
         return {
             "p_base": base.exp().tolist(),
@@ -146,6 +151,11 @@ class LogitDiff:
     a: int
     b: int
 
+    def __post_init__(self) -> None:
+        a, b = checked_ids((self.a, self.b))
+        object.__setattr__(self, "a", a)
+        object.__setattr__(self, "b", b)
+
     @property
     def columns(self) -> Mapping[str, str]:
         """Without and with the edits."""
@@ -155,7 +165,8 @@ class LogitDiff:
     def __call__(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
         """Per position."""
         pairs = {"logit_diff_base": rows.base, "logit_diff_steered": rows.steered}
-        return {name: (log_p[:, self.a] - log_p[:, self.b]).tolist() for name, log_p in pairs.items()}
+        a, b = vocabulary_index((self.a, self.b), rows.base)
+        return {name: (log_p[:, a] - log_p[:, b]).tolist() for name, log_p in pairs.items()}
 
 
 @dataclass(frozen=True)
@@ -201,6 +212,11 @@ class TopTokens:
 
     k: int = 5
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "k", whole(self.k, "the number of top tokens"))
+        if self.k < 1:
+            raise UserError("at least one top token is shown", given=self.k, works="TopTokens(k=5)")
+
     @property
     def columns(self) -> Mapping[str, str]:
         """Without and with the edits."""
@@ -238,6 +254,10 @@ class Choice:
 
     choices: Mapping[str, int]
 
+    def __post_init__(self) -> None:
+        ids = checked_ids(tuple(self.choices.values()))
+        object.__setattr__(self, "choices", dict(zip(self.choices, ids, strict=True)))
+
     @property
     def columns(self) -> Mapping[str, str]:
         """A column for each choice, without and with the edits."""
@@ -246,7 +266,7 @@ class Choice:
 
     def __call__(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
         """Per position."""
-        index = torch.tensor(list(self.choices.values()), device=rows.base.device)
+        index = vocabulary_index(tuple(self.choices.values()), rows.base)
         found: dict[str, Sequence[Any]] = {}
         for run, log_p in (("base", rows.base), ("steered", rows.steered)):
             among = log_p[:, index].log_softmax(-1)

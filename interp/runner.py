@@ -31,6 +31,7 @@ from interp.progress import Bar, bar, to_stderr
 from interp.provenance import class_source, class_target, git_revision, machine, now, versions
 from interp.run import Run
 from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
+from interp.zero_norm import refuse_zero
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -113,6 +114,7 @@ def open_context(
     model, task = as_model(given.get("model")), as_task(given.get("task"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
     _check_adapters(experiment, vectors)
+    refuse_zero(vectors, f"studied by {experiment.name}")
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
     ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
@@ -278,8 +280,7 @@ class _Work:
                 return self.folder.write_meta(meta)
             check_touched(self.experiment.name, meta["edits"], self.ctx.say)
             frame = merge(parts)
-            meta["on"] = active_vectors(meta)
-            meta["verdicts"] = as_json(self.experiment.verdicts(frame))
+            meta |= {"on": active_vectors(meta), "verdicts": as_json(self.experiment.verdicts(frame))}
             self.folder.write_frame(frame)
             record = self.folder.write_meta({**meta, "finished": now(), "partial": False})
             self.folder.drop_parts()

@@ -17,6 +17,7 @@ from interp.edits import AddAdaptive
 from interp.errors import UserError
 from interp.markup import text
 from interp.positions import Positions
+from interp.selection import distinct, whole_numbers
 from vectors.card import Card
 from vectors.hub import push_files
 from vectors.steering import SteeringVectors, refuse_together
@@ -119,9 +120,9 @@ class AdaptiveVectors:
         Raises:
             UserError: a layer has no adapter here.
         """
-        chosen = (layers,) if isinstance(layers, int) else tuple(layers)
+        chosen = distinct(whole_numbers(layers, "a layer", works=f"use some of {list(self.layers)}"), "a layer")
         missing = [layer for layer in chosen if layer not in self.layers]
-        if missing or not chosen:
+        if missing:
             raise UserError("no adapter at this layer", given=missing, works=f"use some of {list(self.layers)}")
         rows = [self.layers.index(layer) for layer in chosen]
         scales = tuple(self.scales[row] for row in rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,8 +195,16 @@ class _Run:
         write_curve(self.folder, self.meta, progress)
 
     def finish(self) -> Trained:
-        """Test the best checkpoint, once."""
+        """Test the best checkpoint, once.
+
+        Raises:
+            UserError: no step of the training had a signal, or the best checkpoint has not moved.
+        """
+        check_signal(self.progress.log, self.settings.reward)
         load_checkpoint(self.folder.path, self.parameters, self.progress.best or 0)
+        if self.settings.kind != "full" and self.parameters.norm() == 0:
+            given = f"step {self.progress.best}"
+            raise UserError("the best checkpoint has norm 0, so nothing was learnt", given=given, works="use more steps")
         if self.meta["partial"]:
             scores = self.test() if self.settings.test != 0 else {}
             best = {"step": self.progress.best, "checkpoints": self.progress.checkpoints}
@@ -217,6 +225,24 @@ class _Run:
             scores[name], self.meta["answers"][name] = score.summary(), score.marks
             self.say(f"test, {name}: {scores[name]['accuracy']:.3f} of {len(problems)}")
         return scores
+
+
+def check_signal(log: Sequence[Mapping[str, Any]], reward: str) -> None:
+    """Refuse a training that never got a signal, so that nothing of it is shipped.
+
+    Args:
+        log: a row per step.
+        reward: what was rewarded.
+
+    Raises:
+        UserError: in no step did completions of one problem earn different rewards, or the gradient was always 0.
+    """
+    if any(float(row["gradient_norm"]) > 0 for row in log):
+        return
+    earned = any(float(row["groups"]) > 0 for row in log)
+    what = "the gradient was 0" if earned else "no problem had both rewarded and unrewarded completions"
+    works = "use easier problems or a higher temperature, more --samples, or --reward format; nothing was kept"
+    raise UserError(f"training never got a signal: in all {len(log)} steps {what} (reward {reward})", works=works)
 
 
 def adamw(parameters: Parameters) -> torch.optim.AdamW:
