@@ -67,12 +67,12 @@ class Entry:
 def entries_of(edits: Edits, n_rows: int) -> list[Entry]:
     """One entry for each edit; with per_row, one for each distinct edit, in an order that keeps every row's own."""
     if not isinstance(edits, PerRow):
-        _check_edits(edits)
+        check_edits(edits)
         return [Entry(edit, None, n_rows, _none(n_rows)) for edit in edits]
     if len(edits.rows) != n_rows:
         raise UserError(f"per_row needs one sequence of edits for each of the {n_rows} rows", given=len(edits.rows))
     for sequence in edits.rows:
-        _check_edits(sequence)
+        check_edits(sequence)
     groups: dict[tuple[int, Edit], list[int]] = {}
     for row, sequence in enumerate(edits.rows):
         for rank, edit in enumerate(sequence):
@@ -81,7 +81,7 @@ def entries_of(edits: Edits, n_rows: int) -> list[Entry]:
     return [Entry(edit, torch.tensor(rows), len(rows), _none(n_rows)) for (_, edit), rows in ordered]
 
 
-def _check_edits(edits: object) -> None:
+def check_edits(edits: object) -> None:
     """Refuse what is no sequence of edits.
 
     Raises:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import SupportsFloat
+from typing import SupportsFloat, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -114,7 +114,7 @@ class AdaptiveVectors:
     def __neg__(self) -> AdaptiveVectors:
         return self * -1.0
 
-    def only(self, layers: int | Iterable[int]) -> AdaptiveVectors:
+    def only(self, layers: SupportsIndex | Iterable[SupportsIndex]) -> AdaptiveVectors:
         """The adapters of some layers, the others absent.
 
         Raises:

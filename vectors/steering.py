@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -60,7 +60,8 @@ class SteeringVectors:
 
     def __post_init__(self) -> None:
         directions = self.directions.detach().to("cpu", torch.float32, copy=True)
-        object.__setattr__(self, "layers", whole_numbers(self.layers, "a layer", works="layers=(0, 1)"))
+        if len(self.layers):
+            object.__setattr__(self, "layers", whole_numbers(self.layers, "a layer", works="layers=(0, 1)"))
         _check(directions, self.layers, self.card)
         order = sorted(range(len(self.layers)), key=lambda row: self.layers[row])
         object.__setattr__(self, "directions", directions[order].contiguous())
@@ -97,12 +98,12 @@ class SteeringVectors:
         """Euclidean norm of each layer's vector, in units of the residual stream."""
         return dict(zip(self.layers, self.directions.norm(dim=1).tolist(), strict=True))
 
-    def __getitem__(self, layer: int) -> Float[Tensor, " d_model"]:
+    def __getitem__(self, layer: SupportsIndex) -> Float[Tensor, " d_model"]:
         """The direction of one layer."""
-        layer = whole(layer, "a layer", works=f"use one of {listed(self.layers)}")
-        if layer not in self.layers:
-            raise UserError("no vector at this layer", given=layer, works=f"use one of {listed(self.layers)}")
-        return self.directions[self.layers.index(layer)]
+        number = whole(layer, "a layer", works=f"use one of {listed(self.layers)}")
+        if number not in self.layers:
+            raise UserError("no vector at this layer", given=number, works=f"use one of {listed(self.layers)}")
+        return self.directions[self.layers.index(number)]
 
     def __mul__(self, factor: SupportsFloat) -> SteeringVectors:
         if not isinstance(factor, SupportsFloat):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -140,7 +141,7 @@ class SteeringVectors:
         card = self.card.derive(f"{self.name} {symbol} {other.name}", recipe, other.card)
         return SteeringVectors(total, layers, card, permitted=self.permitted and other.permitted)
 
-    def only(self, layers: int | Iterable[int]) -> SteeringVectors:
+    def only(self, layers: SupportsIndex | Iterable[SupportsIndex]) -> SteeringVectors:
         """The vectors of some layers, the others absent.
 
         Raises:

@@ -204,7 +204,9 @@ class _Run:
         load_checkpoint(self.folder.path, self.parameters, self.progress.best or 0)
         if self.settings.kind != "full" and self.parameters.norm() == 0:
             given = f"step {self.progress.best}"
-            raise UserError("the best checkpoint has norm 0, so nothing was learnt", given=given, works="use more steps")
+            raise UserError(
+                "the best checkpoint has norm 0, so nothing was learnt", given=given, works="use more steps"
+            )
         if self.meta["partial"]:
             scores = self.test() if self.settings.test != 0 else {}
             best = {"step": self.progress.best, "checkpoints": self.progress.checkpoints}
