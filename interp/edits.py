@@ -90,7 +90,7 @@ class Add(_Hashed):
         direction: [d_model] at residual sites, [d_mlp] at mlp_post, [head, d_head] at q, k, v, z.
         scale: factor, without unit.
         positions: which tokens; by default all of prompt and completion.
-        origin: name of the vectors that it is part of, shown in figures; no part of its digest.
+        origin: name of its vectors, shown in figures; no part of its digest.
 
     Raises:
         UserError: direction or scale is NaN or infinite. A scale or direction of 0 is allowed: the model as it is.
@@ -124,8 +124,8 @@ class Add(_Hashed):
         if self.direction.shape != value.shape[2:]:
             given = list(self.direction.shape)
             raise UserError(f"{site} takes a direction of shape {list(value.shape[2:])}", given=given)
-        direction = self.direction if self.direction.dtype == torch.float64 else self.direction.float()
-        delta = (self.scale * direction).to(value.device)
+        exact = self.direction if self.direction.dtype == torch.float64 else self.direction.float()
+        delta = (self.scale * exact).to(value.device)
         moved = (value.float() + delta).to(value.dtype) if value.dtype != torch.float64 else value + delta
         return moved if self.positions == EVERYWHERE else select(tokens, moved, value)
 
@@ -140,10 +140,7 @@ class AddAdaptive(_Hashed):
         b: [d_model], writes; carries LoRA's alpha / r.
         scale: factor, without unit.
         positions: which tokens.
-        origin: name of the adapters that it is part of, shown in figures; no part of its digest.
-
-    Raises:
-        UserError: the layer is no whole number >= 0, or a value is NaN or infinite.
+        origin: as of `Add`.
     """
 
     layer: int
@@ -189,9 +186,6 @@ class Patch(_Hashed):
         site: where.
         source: [batch, pos, ...] values from a run over rows of the same shape, one row for each row of the batch.
         positions: which tokens.
-
-    Raises:
-        UserError: the source holds NaN or infinite values.
     """
 
     site: Site

@@ -191,7 +191,7 @@ def _section(value: slice, name: str) -> Selector:
     ends = [None if end is None else whole(end, "an end of a slice") for end in (value.start, value.stop)]
     step = 1 if value.step is None else whole(value.step, "the step of a slice")
     far = sum(map(abs, filter(None, ends)))
-    section = Section(*ends, step)
+    section = Section(ends[0], ends[1], step)
     if step == 0 or not any(section.within(length) for length in (*map(abs, filter(None, ends)), far + 1, far + 2)):
         raise UserError(f"this slice of {name} positions selects nothing", given=brief(value))
     whole_row = step in (1, -1) and ends[0] in (None, 0 if step == 1 else -1) and ends[1] is None
@@ -209,7 +209,7 @@ def _counts_from_end(selector: Selector) -> bool:
 def _indices(selector: Selector) -> tuple[int, ...]:
     if isinstance(selector, int):
         return (selector,)
-    return selector if isinstance(selector, tuple) else ()
+    return tuple(map(int, selector)) if isinstance(selector, tuple) else ()
 
 
 def _matches(

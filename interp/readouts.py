@@ -1,7 +1,6 @@
 """Readouts: what edits change in the next-token distribution, per token. Composable parts of `Model.score`.
 
-A readout is a small frozen object; named ones are entry points of the group `interp.readouts`, so that a package of
-one's own adds more.
+A readout is a small frozen object; named ones are entry points of the group `interp.readouts`, which packages extend.
 """
 
 from __future__ import annotations
@@ -152,9 +151,8 @@ class LogitDiff:
     b: int
 
     def __post_init__(self) -> None:
-        a, b = checked_ids((self.a, self.b))
-        object.__setattr__(self, "a", a)
-        object.__setattr__(self, "b", b)
+        for name in ("a", "b"):
+            object.__setattr__(self, name, checked_ids(getattr(self, name))[0])
 
     @property
     def columns(self) -> Mapping[str, str]:
@@ -213,8 +211,7 @@ class TopTokens:
     k: int = 5
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "k", whole(self.k, "the number of top tokens"))
-        if self.k < 1:
+        if whole(self.k, "the number of top tokens") < 1:
             raise UserError("at least one top token is shown", given=self.k, works="TopTokens(k=5)")
 
     @property
@@ -266,8 +263,7 @@ class Choice:
 
     def __call__(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
         """Per position."""
-        index = vocabulary_index(tuple(self.choices.values()), rows.base)
-        found: dict[str, Sequence[Any]] = {}
+        index, found = vocabulary_index(tuple(self.choices.values()), rows.base), dict[str, Sequence[Any]]()
         for run, log_p in (("base", rows.base), ("steered", rows.steered)):
             among = log_p[:, index].log_softmax(-1)
             found |= {f"choice_{name}_{run}": among[:, i].tolist() for i, name in enumerate(self.choices)}

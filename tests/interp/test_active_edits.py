@@ -30,7 +30,7 @@ from tests.interp.toy import Toy
 from vectors.card import Card
 from vectors.controls import random_isotropic
 from vectors.steering import SteeringVectors
-from vectors.train.trainer import check_signal
+from vectors.train.signal import check_signal
 
 SET = SteeringVectors(torch.eye(3, 48), (0, 1, 2), Card(d_model=48, name="tiny/all-layer"))
 FIRST = Positions(prompt=-1, generated="none")

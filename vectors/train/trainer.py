@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from vectors.train.parameters import Parameters, median_norms, start
 from vectors.train.passes import backward
 from vectors.train.rollout import Rollout, batch_of, roll_out
 from vectors.train.settings import TrainSettings
+from vectors.train.signal import check_signal
 from vectors.train.state import (
     STATE,
     Progress,
@@ -227,24 +228,6 @@ class _Run:
             scores[name], self.meta["answers"][name] = score.summary(), score.marks
             self.say(f"test, {name}: {scores[name]['accuracy']:.3f} of {len(problems)}")
         return scores
-
-
-def check_signal(log: Sequence[Mapping[str, Any]], reward: str) -> None:
-    """Refuse a training that never got a signal, so that nothing of it is shipped.
-
-    Args:
-        log: a row per step.
-        reward: what was rewarded.
-
-    Raises:
-        UserError: in no step did completions of one problem earn different rewards, or the gradient was always 0.
-    """
-    if any(float(row["gradient_norm"]) > 0 for row in log):
-        return
-    earned = any(float(row["groups"]) > 0 for row in log)
-    what = "the gradient was 0" if earned else "no problem had both rewarded and unrewarded completions"
-    works = "use easier problems or a higher temperature, more --samples, or --reward format; nothing was kept"
-    raise UserError(f"training never got a signal: in all {len(log)} steps {what} (reward {reward})", works=works)
 
 
 def adamw(parameters: Parameters) -> torch.optim.AdamW:
