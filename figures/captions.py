@@ -8,6 +8,7 @@ from typing import Any
 
 from figures.record import Record
 from figures.style import written
+from interp.active_edits import active_vectors
 
 CAPTIONS: Mapping[str, str] = {
     "feature-correctness": "Each row is a feature of the change that the vectors make, by its score on the problems it "
@@ -162,9 +163,10 @@ def caption(name: str, run: Record) -> str:
 
 
 def subject(run: Record) -> str:
-    """Return model, vectors, task, n and scale of a run in one phrase."""
-    named = [("model", ""), ("vectors", "vectors "), ("task", "task ")]
-    parts = [f"{prefix}{_name(run.meta.get(key))}" for key, prefix in named if _name(run.meta.get(key))]
+    """Return model, what was on, task, n and scale of a run in one phrase."""
+    on = active_vectors(run.meta)
+    named = [("", _name(run.meta.get("model"))), ("vectors ", on), ("task ", _name(run.meta.get("task")))]
+    parts = [f"{prefix}{name}" for prefix, name in named if name]
     n, scale = run.meta.get("n"), run.meta.get("scale")
     parts += [f"n = {n} problems"] if n is not None else []
     parts += [f"scale {scale}"] if scale else []

@@ -11,6 +11,7 @@ Columns read (a tidy frame, `part` names the grain):
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 import pandas as pd
@@ -148,8 +149,8 @@ def build_answers(run: Record) -> go.Figure:
 
 def _with_counts(figure: go.Figure, note: str) -> str:
     """The subtitle with both counts in place of the run's one."""
-    parts = str(figure.layout.title.subtitle.text).split(" · ")  # pyright: ignore[reportAttributeAccessIssue]
-    return " · ".join(note if one.startswith("n = ") else one for one in parts)
+    second = str(figure.layout.title.subtitle.text)  # pyright: ignore[reportAttributeAccessIssue]
+    return re.sub(r"\bn = [^·<]*[^·< ]", note, second)
 
 
 def _fates(trained: pd.DataFrame, controls: pd.DataFrame, doses: Sequence[float]) -> list[go.Bar | go.Scatter]:

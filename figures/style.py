@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from interp.active_edits import active_vectors
+
 STEERED = "#F28E2B"
 CONTRAST = "#56B4E9"
 BASE = "#999999"
@@ -34,7 +36,9 @@ _THEMES = {
     "dark": {"ink": "#e9e7e2", "soft": "#a9adb3", "grid": "#33373d", "paper": "#17191d", "axis": "#7d838b"},
 }
 # pixels between the top of the figure and its panels: title, subtitle, and the banner where there is one
-_TOP, _BANNER_HEIGHT = 78, 22
+_TOP, _BANNER_HEIGHT, _SECOND_LINE = 78, 22, 17
+_LINE = 110
+"""Characters of a subtitle that fit beside each other in a figure of the usual width."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +110,17 @@ def log_ticks(values: Iterable[float]) -> dict[str, Any]:
 
 
 def subtitle(meta: Mapping[str, Any], *, n: int | None = None, unit: str = "problems") -> str:
-    """Return the second line of a title: model, vectors, n and scale; what the run does not name is left out."""
+    """Return the second line of a title: model, what was on, n and scale; what the run does not name is left out."""
     count = n if n is not None else meta.get("n")
-    names = [_name(meta.get("model")), _name(meta.get("vectors"))]
+    names = [_name(meta.get("model")), active_vectors(meta, most=1)]
     parts = [*names, f"n = {count} {unit}" if count is not None else "", str(meta.get("scale") or "")]
     if meta.get("partial"):
         parts.append("unfinished run")
-    return " · ".join(plain(part) for part in parts if part)
+    shown = [plain(part) for part in parts if part]
+    line = " · ".join(shown)
+    if len(line) <= _LINE or len(shown) < 2:
+        return line
+    return f"{shown[0]} · {shown[1]}<br>{' · '.join(shown[2:])}"
 
 
 def banner(meta: Mapping[str, Any]) -> str | None:
@@ -146,14 +154,15 @@ def dress(
         gap: pixels kept free between the title block and the panels, for a menu or panel titles.
         legend: keep room for a legend at the bottom and put it there.
     """
-    note = banner(meta)
+    note, second = banner(meta), subtitle(meta, n=n, unit=unit)
+    top = _TOP + (_SECOND_LINE if "<br>" in second else 0)
     figure.update_layout(
         template=template(),
-        height=height,
-        margin={"t": _TOP + gap + (_BANNER_HEIGHT if note else 0), "l": 64, "r": 24, "b": 96 if legend else 64},
+        height=height + top - _TOP,
+        margin={"t": top + gap + (_BANNER_HEIGHT if note else 0), "l": 64, "r": 24, "b": 96 if legend else 64},
         title={
             "text": f"<b>{plain(title)}</b>",
-            "subtitle": {"text": subtitle(meta, n=n, unit=unit)},
+            "subtitle": {"text": second},
             "x": 0,
             "xref": "paper",
             "xanchor": "left",

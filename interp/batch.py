@@ -31,6 +31,8 @@ class Batch:
         _check_shapes(self.ids, self.mask, self.prompt_len)
         if not bool(self.mask[:, -1:].all()) or bool((self.mask[:, :-1] & ~self.mask[:, 1:]).any()):
             raise UserError("a batch is padded on the left only", works="build it with Batch.of(prompts, completions)")
+        if bool((self.prompt_len > self.mask.sum(1)).any()) or bool((self.prompt_len < 0).any()):
+            raise UserError("a row's prompt is a part of the row", given=f"prompt_len {self.prompt_len.tolist()[:8]}")
 
     @classmethod
     def of(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from interp.active_edits import active_now
 from interp.backend.weights import Hooked
 from interp.bare_model import takes_model
 from interp.batch import Batch
@@ -30,6 +31,7 @@ class Said:
         kl: KL(edited || base) of the distribution that each token was drawn from, nats; 0 for the base itself.
         ended: the model ended by itself.
         text: the completion without special tokens.
+        on: what was on: blocks, stream and positions; "no edit" for the base.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Said:
     kl: tuple[float, ...]
     ended: bool
     text: str
+    on: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,12 @@ class Comparison:
         )
         head = f"<p style='{_CSS}'>{text(self.prompt)}</p>"
         note = f"<p>Colour: KL(edited || base) at each token, nats; full colour = {top:.2f}.</p>"
-        return f"<div>{head}<table>{rows}</table>{note}</div>"
+        on = "".join(f"<p>{text(line)}</p>" for line in self.on())
+        return f"<div>{head}<table>{rows}</table>{on}{note}</div>"
+
+    def on(self) -> list[str]:
+        """What was on, a line per intervention."""
+        return [f"{one.name}: {one.on}" for one in self.said if one.on not in ("", "no edit")]
 
     def _repr_html_(self) -> str:
         return self.html()
@@ -93,6 +101,9 @@ def compare(
         max_new_tokens: where a completion is cut.
         temperature: 0 = greedy; otherwise all interventions share one random stream.
         seed: of that stream.
+
+    Raises:
+        UserError: an edit of an intervention touched no token.
     """
     model = Model.of(model)
     rendered = prompt if isinstance(prompt, Prompt) else model.prompt(prompt, system)
@@ -104,7 +115,8 @@ def compare(
         )
         row, whole = made.rows[0], made.texts[0]
         kl = _kl(model, Batch.of([rendered], [row.ids], device=model.device), edits)
-        said.append(Said(name, tuple(map(model.token_text, row.ids)), kl, row.ended, whole))
+        tokens = tuple(map(model.token_text, row.ids))
+        said.append(Said(name, tokens, kl, row.ended, whole, active_now(edits)))
     return Comparison(_shown(model, prompt), tuple(said))
 
 

@@ -9,7 +9,7 @@ or not at all, through a journal: what is missing makes the batches, and a batch
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,13 @@ from interp.backend.foreign import survey
 from interp.bare_model import takes_model
 from interp.completions import Completion, Completions
 from interp.digest import digest
-from interp.editor import Fired
 from interp.edits import Edit, Edits, PerRow, per_row
 from interp.errors import UserError
 from interp.files import disk_errors, write_atomically
+from interp.fired import Fired, fired_by, summed
 from interp.identity import UNSAVED, identity_of
 from interp.model import Model
+from interp.placed_edits import refuse_outside
 from interp.positions import Tokens
 from interp.prompts import Prompt
 
@@ -103,14 +104,19 @@ def complete(model: Model, request: Request, folder: Path, *, memory_gb: float |
         request: what to complete.
         folder: where completions are kept.
         memory_gb: bound of what a batch may hold.
+
+    Raises:
+        UserError: an edit's position exists in no prompt. An edit that touches no token is left to the caller, who
+            knows whether this is all of its call.
     """
+    refuse_outside(request.edits, [len(prompt.ids) for prompt in request.prompts])
     for file in (folder / JOURNAL).glob("*.parquet"):
         _distribute(file)
     folders, keys = request.folder_keys(model), request.prompt_keys()
     found = _kept(folders, request, folder)
     missing = [row for row, samples in enumerate(found) if len(samples) < request.samples]
     hits = [row for row in range(len(found)) if row not in set(missing)]
-    fired = _touched(model, request, found, hits)
+    fired = fired_in(model, request, found, hits)
     if missing:
         made = _generate(model, request.only(missing), memory_gb)
         fired += made.fired
@@ -147,6 +153,7 @@ def _folder_key(about: tuple[object, ...], seed: int, edits: tuple[Edit, ...]) -
 
 
 def _generate(model: Model, request: Request, memory_gb: float | None) -> Completions:
+    """Generate some rows of a request; an edit that touches only the other rows is no mistake."""
     return model.generate(
         request.prompts,
         request.edits,
@@ -156,6 +163,7 @@ def _generate(model: Model, request: Request, memory_gb: float | None) -> Comple
         seed=request.seed,
         keys=request.keys,
         memory_gb=memory_gb,
+        whole=False,
     )
 
 
@@ -166,21 +174,18 @@ def _assemble(request: Request, found: Sequence[_Samples], fired: Sequence[Fired
         for sample, (row, text) in enumerate(samples):
             rows.append(Completion(prompt, sample, row.ids, row.ended, row.log_prob, row.entropy))
             texts.append(text)
-    total: dict[str, Fired] = {}
-    for one in fired:
-        before = total.get(one.edit, Fired(one.edit, 0, 0))
-        total[one.edit] = Fired(one.edit, before.touched + one.touched, before.rows + one.rows)
-    return Completions(request.prompts, tuple(rows), tuple(texts), tuple(total.values()))
+    return Completions(request.prompts, tuple(rows), tuple(texts), summed(fired))
 
 
-def _touched(model: Model, request: Request, found: Sequence[_Samples], hits: Sequence[int]) -> tuple[Fired, ...]:
-    """The counts of rows that were read: positions that an edit selects among the tokens that were fed."""
+def fired_in(model: Model, request: Request, found: Sequence[_Samples], rows: Iterable[int]) -> tuple[Fired, ...]:
+    """Count what the edits of some rows touched, from the positions that they select among the tokens that were fed."""
     edits = request.row_edits()
-    return tuple(
-        Fired(edit.describe(), sum(touched(model, request.prompts[row], one, edit) for one, _ in found[row]), 1)
-        for row in hits
-        for edit in edits[row]
-    )
+    counts: list[Fired] = []
+    for row in rows:
+        for edit in edits[row]:
+            positions = sum(touched(model, request.prompts[row], sample, edit) for sample, _ in found[row])
+            counts.append(fired_by(edit, positions, 1, int(positions == 0)))
+    return summed(counts)
 
 
 @takes_model

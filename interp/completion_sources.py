@@ -15,12 +15,13 @@ import torch
 
 from interp.bare_model import takes_model
 from interp.batch import Batch
-from interp.completion_cache import Request, complete
+from interp.completion_cache import Request, complete, fired_in
 from interp.completions import Completion, Completions
 from interp.distributions import blocks, entropy, log_probs
-from interp.editor import Fired
+from interp.editor import Editor
 from interp.edits import Edits, per_row
 from interp.errors import UserError
+from interp.fired import Fired, refuse_untouched, summed
 from interp.identity import identity_of
 from interp.model import Model
 from interp.prompts import Prompt
@@ -105,7 +106,7 @@ def _merged(
     every = {id(made): made for made, _ in parts.values()}.values()
     found = [(replace(row, prompt=place[id(made), row.prompt]), text) for made in every for row, text in made]
     found.sort(key=lambda one: (one[0].prompt, one[0].sample))
-    return Completions(prompts, tuple(row for row, _ in found), tuple(text for _, text in found), tuple(fired))
+    return Completions(prompts, tuple(row for row, _ in found), tuple(text for _, text in found), summed(fired))
 
 
 class Elsewhere(Model):
@@ -132,16 +133,21 @@ class Elsewhere(Model):
         seed: int = 0,
         keys: Sequence[str] | None = None,
         memory_gb: float | None = None,
+        whole: bool = True,
     ) -> Completions:
         """As `Model.generate`, by the source.
 
         Raises:
-            UserError: the source's log-probabilities are not those of this model under these edits.
+            UserError: the source's log-probabilities are not those of this model under these edits, or an edit touched
+                no token.
         """
         del memory_gb
         named = None if keys is None else tuple(keys)
         request = Request(tuple(prompts), edits, max_new_tokens, temperature, samples, seed, named)
-        return scored(self, request, self.source.say(self, request))
+        completions = scored(self, request, self.source.say(self, request))
+        if whole:
+            refuse_untouched(completions.fired)
+        return completions
 
 
 @takes_model
@@ -158,19 +164,16 @@ def scored(model: Model, request: Request, said: Sequence[Sequence[Said]]) -> Co
     """
     flat = [(prompt, one) for prompt, samples in enumerate(said) for one in samples]
     tails = [_tokens(model, request, one) for _, one in flat]
-    every, rows, fired = request.row_edits(), list[Completion](), list[Fired]()
+    every, rows = request.row_edits(), list[Completion]()
     apart: list[float] = []
     counted = [0] * len(said)
     for start in range(0, len(flat), ROWS):
         some = flat[start : start + ROWS]
         own = tails[start : start + ROWS]
-        trace = model.run(
-            # As in generation, the last token is never fed.
-            Batch.of([request.prompts[prompt] for prompt, _ in some], [ids[:-1] for ids, _ in own]),
-            per_row([every[prompt] for prompt, _ in some]),
-        )
-        fired += trace.fired
-        for (prompt, one), (ids, ended), resid in zip(some, own, trace.final, strict=True):
+        # As in generation, the last token is never fed.
+        batch = Batch.of([request.prompts[prompt] for prompt, _ in some], [ids[:-1] for ids, _ in own])
+        final = _final(model, batch, per_row([every[prompt] for prompt, _ in some]))
+        for (prompt, one), (ids, ended), resid in zip(some, own, final, strict=True):
             at_one, log_p, spread = _read(model, resid[-len(ids) :], ids, request.temperature)
             if one.log_prob is not None and len(one.log_prob) == len(ids):
                 apart += [abs(a - b) for a, b in zip(one.log_prob, at_one, strict=True)]
@@ -180,9 +183,18 @@ def scored(model: Model, request: Request, said: Sequence[Sequence[Said]]) -> Co
         given = f"log-probabilities differ by {sum(apart) / len(apart):.2f} nats a token"
         works = "serve the checkpoint that `interp vectors bake` wrote for these vectors"
         raise UserError("these completions come from other weights or other vectors", given=given, works=works)
-    return Completions(
-        request.prompts, tuple(rows), tuple(model.decode([row.ids for row in rows])), _summed(fired, request)
-    )
+    samples = [[(row, "") for row in rows if row.prompt == prompt] for prompt in range(len(said))]
+    fired = fired_in(model, request, samples, range(len(said)))
+    return Completions(request.prompts, tuple(rows), tuple(model.decode([row.ids for row in rows])), fired)
+
+
+def _final(model: Model, batch: Batch, edits: Edits) -> torch.Tensor:
+    """The last stream of a part of a request; an edit may touch none of these rows."""
+    editor = Editor(edits, n_rows=len(batch), n_layers=model.n_layers)
+    with torch.no_grad():
+        final = model.forward(batch, editor)
+    editor.fired()  # an edit whose site is never reached is an error
+    return final
 
 
 def _tokens(model: Model, request: Request, one: Said) -> tuple[tuple[int, ...], bool]:
@@ -220,12 +232,3 @@ def _read(
         log_prob += warm.gather(-1, index)[:, 0].tolist()
         spread += entropy(warm.clamp(min=-1e4)).tolist()
     return at_one, log_prob, spread
-
-
-def _summed(fired: Sequence[Fired], request: Request) -> tuple[Fired, ...]:
-    """Counts of all chunks; its rows are prompts, as in generation, not samples."""
-    total: dict[str, Fired] = {}
-    for one in fired:
-        before = total.get(one.edit, Fired(one.edit, 0, 0))
-        total[one.edit] = Fired(one.edit, before.touched + one.touched, before.rows + one.rows)
-    return tuple(replace(one, rows=one.rows // request.samples) for one in total.values())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from interp.bare_model import takes_model
 from interp.errors import UserError
+from interp.fired import add_count
+from interp.selection import whole
 from interp.store import Store
 
 if TYPE_CHECKING:
@@ -69,14 +71,16 @@ class Context:
     asked: Mapping[str, Any] = field(default_factory=dict)
     recaller: Recall | None = None
     sources: tuple[Any, ...] = ()
-    _fired: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _fired: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     _made: dict[str, Any] = field(default_factory=dict)
 
     def problems(self, split: Split = "test", n: int | None = None) -> list[Problem]:
         """The first n problems of a split, `self.n` by default (all, if the split has fewer)."""
         if self.task is None:
             raise UserError("this experiment needs a task", works="give --task or task=")
-        wanted = self.n if n is None else n
+        wanted = whole(self.n if n is None else n, "n, the number of problems,")
+        if wanted < 1:
+            raise UserError("at least one problem is needed", given=f"n = {wanted}")
         every: list[Problem] = self.task.problems(split)
         if len(every) < wanted:
             self.say(f"{self.task.name} has {len(every)} {split} problems, so n = {len(every)} instead of {wanted}")
@@ -196,9 +200,7 @@ class Context:
     def fired(self, fired: Sequence[Fired]) -> None:
         """Record what edits touched: the `fired` of a Trace or of Completions."""
         for count in fired:
-            entry = self._fired.setdefault(count.edit, {"edit": count.edit, "touched": 0, "rows": 0})
-            entry["touched"] += int(count.touched)
-            entry["rows"] += int(count.rows)
+            add_count(self._fired, asdict(count))
 
     def take_fired(self) -> tuple[dict[str, Any], ...]:
         """What was recorded since the last call."""

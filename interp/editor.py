@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,40 +13,17 @@ from torch import Tensor
 from interp.backend.engine import Engine
 from interp.backend.hook_path import HookPath
 from interp.backend.routes import Routes
-from interp.edits import Edit, Edits, PerRow
+from interp.edits import Edits, PerRow
 from interp.errors import UserError
+from interp.fired import Fired as Fired
+from interp.fired import fired_by
 from interp.paths import BlockPaths
+from interp.placed_edits import Entry, entries_of
 from interp.positions import EVERYWHERE, Tokens
 from interp.sites import Site
 
 SPLIT = ("resid_pre", "ln1_out", "attn_out", "resid_mid")
 """Streams that have more than one value at once in a block with patched paths."""
-
-
-@dataclass(frozen=True)
-class Fired:
-    """What an edit did in a run.
-
-    Attributes:
-        edit: `Edit.describe()`.
-        touched: token positions it was applied to, over all rows it belongs to. 0 means that no such position
-            existed (a row that ended before `generated=5`, say): an edit whose site was never reached is an error.
-        rows: how many rows of the batch it belongs to.
-    """
-
-    edit: str
-    touched: int
-    rows: int
-
-
-@dataclass
-class _Entry:
-    edit: Edit
-    rows: Int[Tensor, " some"] | None  # None = all rows
-    n_rows: int
-    reached: set[Site] = field(default_factory=set)
-    touched: int = 0
-    scratch: dict[str, Any] = field(default_factory=dict)
 
 
 class Editor:
@@ -62,7 +39,7 @@ class Editor:
     """
 
     def __init__(self, edits: Edits, *, n_rows: int, n_layers: int, read: Sequence[Site] = ()) -> None:
-        every = _entries(edits, n_rows)
+        every = entries_of(edits, n_rows)
         self.entries = [entry for entry in every if not isinstance(entry.edit, BlockPaths)]
         self.patches = [entry for entry in every if isinstance(entry.edit, BlockPaths)]
         self.values: dict[Site, list[Tensor]] = {site: [] for site in read}
@@ -70,7 +47,7 @@ class Editor:
         self._routes: dict[int, Routes] | None = None
         self.base_sites: set[Site] = {site for e in self.entries for site in getattr(e.edit, "base_sites", ())}
         self._base: dict[Site, Tensor] = {}
-        self._by_site: dict[Site, list[_Entry]] = {}
+        self._by_site: dict[Site, list[Entry]] = {}
         for entry in self.entries:
             for site in entry.edit.sites:
                 self._by_site.setdefault(site, []).append(entry)
@@ -162,12 +139,12 @@ class Editor:
         path.forward(tokens, tap=keep, sites=self.base_sites, cache=beside, resid=resid, start=start, stop=stop)
         return found
 
-    def _count(self, entry: _Entry, tokens: Tokens) -> None:
+    def _count(self, entry: Entry, tokens: Tokens) -> None:
         """A path patch touches every token of its rows."""
         real = tokens.position >= 0
         if entry.rows is not None:
             real = real & torch.isin(tokens.rows, entry.rows.to(tokens.rows.device))[:, None]
-        entry.touched += int((real * (1 if tokens.weight is None else tokens.weight[:, None])).sum())
+        entry.count(tokens, real)
 
     @property
     def first_layer(self) -> int | None:
@@ -192,7 +169,7 @@ class Editor:
             self.values[site].append(value)
         return value
 
-    def _apply(self, entry: _Entry, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
+    def _apply(self, entry: Entry, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
         entry.reached.add(site)
         tokens = replace(tokens, base=self._base[site]) if site in self._base else tokens
         if entry.rows is None:
@@ -202,34 +179,33 @@ class Editor:
             return value
         return value.index_copy(0, rows, self._touch(entry, site, value[rows], tokens.take(rows)))
 
-    def _touch(self, entry: _Entry, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
+    def _touch(self, entry: Entry, site: Site, value: Tensor, tokens: Tokens) -> Tensor:
         real = tokens.position >= 0
         selected = real if entry.edit.positions == EVERYWHERE else entry.edit.positions.mask(tokens)
         if site == entry.edit.sites[-1]:
-            weight = 1 if tokens.weight is None else tokens.weight[:, None]
-            entry.touched += int((selected * weight).sum())
+            entry.count(tokens, selected)
         return entry.edit.apply(site, value, replace(tokens, selected=selected, scratch=entry.scratch))
 
     def fired(self) -> list[Fired]:
-        """Counts for every edit.
+        """Counts for every edit; `interp.fired.refuse_untouched` refuses those that touched no token.
 
         Raises:
             UserError: an edit's site was never reached, so that the run is not what it says.
         """
-        for entry in self.entries:
-            missed = [str(site) for site in entry.edit.sites if site not in entry.reached]
-            if missed:
-                raise UserError("an edit never fired", given=entry.edit.describe(), works=f"never reached: {missed[0]}")
-        return [Fired(entry.edit.describe(), entry.touched, entry.n_rows) for entry in [*self.entries, *self.patches]]
+        entries = [*self.entries, *self.patches]
+        for entry in entries:
+            entry.check()
+        return [fired_by(entry.edit, entry.touched, entry.n_rows, entry.untouched) for entry in entries]
 
-    def counts(self) -> list[tuple[int, dict[str, Any]]]:
+    def counts(self) -> list[tuple[int, Tensor, dict[str, Any]]]:
         """What `take_back` needs to forget the passes that follow."""
-        return [(entry.touched, dict(entry.scratch)) for entry in [*self.entries, *self.patches]]
+        entries = [*self.entries, *self.patches]
+        return [(entry.touched, entry.hit.clone(), dict(entry.scratch)) for entry in entries]
 
-    def take_back(self, counts: list[tuple[int, dict[str, Any]]]) -> None:
+    def take_back(self, counts: list[tuple[int, Tensor, dict[str, Any]]]) -> None:
         """Forget what passes did since `counts`, because they failed and will be run again."""
-        for entry, (touched, scratch) in zip([*self.entries, *self.patches], counts, strict=True):
-            entry.touched, entry.scratch = touched, scratch
+        for entry, (touched, hit, scratch) in zip([*self.entries, *self.patches], counts, strict=True):
+            entry.touched, entry.hit, entry.scratch = touched, hit, scratch
 
     def shared_prefix(self, prompt_len: Int[Tensor, " batch"], length: int, ids: Sequence[int]) -> int:
         """How many of the first `length` tokens, equal in all rows, every row of a group edits in the same way.
@@ -256,27 +232,3 @@ class Editor:
 def _no_text(token: int) -> str:
     """At("...") selects by text alone, the same in every row of a shared prefix."""
     return str(token)
-
-
-def _entries(edits: Edits, n_rows: int) -> list[_Entry]:
-    """One entry for each edit; with per_row, one for each distinct edit, in an order that keeps every row's own."""
-    if not isinstance(edits, PerRow):
-        return [_Entry(edit, None, n_rows) for edit in edits]
-    if len(edits.rows) != n_rows:
-        raise UserError(f"per_row needs one sequence of edits for each of the {n_rows} rows", given=len(edits.rows))
-    groups: dict[tuple[int, Edit], list[int]] = {}
-    for row, sequence in enumerate(edits.rows):
-        for rank, edit in enumerate(sequence):
-            groups.setdefault((rank, edit), []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: item[0][0])
-    return [_Entry(edit, torch.tensor(rows), len(rows)) for (_, edit), rows in ordered]
-
-
-def row_groups(edits: Edits, n_rows: int) -> list[list[int]]:
-    """Rows with the same edits, in order of first appearance."""
-    if not isinstance(edits, PerRow):
-        return [list(range(n_rows))]
-    groups: dict[tuple[Edit, ...], list[int]] = {}
-    for row, sequence in enumerate(edits.rows):
-        groups.setdefault(sequence, []).append(row)
-    return list(groups.values())

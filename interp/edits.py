@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,9 +13,10 @@ from torch import Tensor
 
 from interp.digest import digest
 from interp.errors import UserError
+from interp.finite import check_tensor, finite
 from interp.identity import UNSAVED, kept_identity
 from interp.positions import EVERYWHERE, Positions, Tokens
-from interp.sites import Site
+from interp.sites import Site, block
 
 
 @runtime_checkable
@@ -89,12 +90,21 @@ class Add(_Hashed):
         direction: [d_model] at residual sites, [d_mlp] at mlp_post, [head, d_head] at q, k, v, z.
         scale: factor, without unit.
         positions: which tokens; by default all of prompt and completion.
+        origin: name of its vectors, shown in figures; no part of its digest.
+
+    Raises:
+        UserError: direction or scale is NaN or infinite. A scale or direction of 0 is allowed: the model as it is.
     """
 
     site: Site
     direction: Float[Tensor, "*d"]
     scale: float = 1.0
     positions: Positions = EVERYWHERE
+    origin: str = field(default="", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        check_tensor(self.direction, f"the direction at {self.site}")
+        object.__setattr__(self, "scale", finite(self.scale, "the scale of an edit"))
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -114,7 +124,8 @@ class Add(_Hashed):
         if self.direction.shape != value.shape[2:]:
             given = list(self.direction.shape)
             raise UserError(f"{site} takes a direction of shape {list(value.shape[2:])}", given=given)
-        delta = (self.scale * self.direction).to(value.device)
+        exact = self.direction if self.direction.dtype == torch.float64 else self.direction.float()
+        delta = (self.scale * exact).to(value.device)
         moved = (value.float() + delta).to(value.dtype) if value.dtype != torch.float64 else value + delta
         return moved if self.positions == EVERYWHERE else select(tokens, moved, value)
 
@@ -129,6 +140,7 @@ class AddAdaptive(_Hashed):
         b: [d_model], writes; carries LoRA's alpha / r.
         scale: factor, without unit.
         positions: which tokens.
+        origin: as of `Add`.
     """
 
     layer: int
@@ -136,6 +148,13 @@ class AddAdaptive(_Hashed):
     b: Float[Tensor, " d_model"]
     scale: float = 1.0
     positions: Positions = EVERYWHERE
+    origin: str = field(default="", kw_only=True, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layer", block(self.layer))
+        for name in ("a", "b"):
+            check_tensor(getattr(self, name), f"{name} of the adapter at block {self.layer}", ndim=1)
+        object.__setattr__(self, "scale", finite(self.scale, "the scale of an edit"))
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -172,6 +191,9 @@ class Patch(_Hashed):
     site: Site
     source: Float[Tensor, "batch pos *d"]
     positions: Positions = EVERYWHERE
+
+    def __post_init__(self) -> None:
+        check_tensor(self.source, f"the source at {self.site}")
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.context import Context
 from interp.errors import UserError
+from interp.fired import refuse_untouched
 from interp.given import as_json
 from interp.summaries.intervals import bootstrap, wilson
 
@@ -97,6 +98,7 @@ def graded(ctx: Context, *, split: Any, temperature: float, samples: int) -> pd.
     edits = () if ctx.vectors is None else ctx.vectors.edits()
     keys = [problem.id for problem in problems]
     said = ctx.completions(ctx.prompts(problems), edits, temperature=temperature, samples=samples, keys=keys)
+    refuse_untouched(said.fired)
     rows: list[dict[str, Any]] = []
     for row, text in said:
         problem = problems[row.prompt]

@@ -42,9 +42,10 @@ class Experiment(BaseModel):
         needs: what must be given to run it: "model", "vectors", "task".
         no_adapters: why rank-1 adapters cannot stand in place of vectors; empty where they can.
         prefers: names of the sets of vectors to take where none are given, the best first.
+        signed: whole-number settings that may be negative; the others count something.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
@@ -55,6 +56,7 @@ class Experiment(BaseModel):
     needs: ClassVar[tuple[str, ...]] = ("model", "vectors", "task")
     no_adapters: ClassVar[str] = ""
     prefers: ClassVar[tuple[str, ...]] = ("all-layer",)
+    signed: ClassVar[tuple[str, ...]] = ("seed",)
 
     n: int = 64
     """Number of problems (or prompts)."""
@@ -85,9 +87,12 @@ class Experiment(BaseModel):
     def _in_one_line(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Turn pydantic's report into the one line that a user reads."""
         try:
-            return handler(data)
+            experiment = handler(data)
         except ValidationError as error:
             raise _setting_error(cls, error) from None
+        for name in cls.model_fields:
+            _check_setting(cls, name, getattr(experiment, name))
+        return experiment
 
     @classmethod
     def at(cls, scale: str = DEFAULT_SCALE, **overrides: object) -> Self:
@@ -159,6 +164,23 @@ def _check_scales(cls: type[Experiment]) -> None:
         strange = set(settings) - set(cls.model_fields)
         if scale not in SCALES or strange:
             raise TypeError(f"{cls.__name__}.scales: no scale {scale!r} or no settings {sorted(strange)}")
+
+
+def _check_setting(cls: type[Experiment], name: str, value: object) -> None:
+    """Refuse a setting that selects less than it seems to.
+
+    Raises:
+        UserError: a list names a value twice, a count is negative, or there are no problems.
+    """
+    values = list(value) if isinstance(value, tuple | list) else [value]
+    twice = next((item for item in values if values.count(item) > 1), None)
+    if twice is not None:
+        raise UserError(f"{cls.name}: setting {name} lists a value twice", given=twice)
+    negative = [item for item in values if isinstance(item, int) and item < 0]
+    if name not in cls.signed and negative:
+        raise UserError(f"{cls.name}: setting {name} counts from 0", given=negative[0])
+    if name == "n" and value == 0:
+        raise UserError(f"{cls.name} needs at least one problem", given="n = 0")
 
 
 def _setting_error(cls: type[Experiment], error: ValidationError) -> UserError:

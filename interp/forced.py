@@ -20,6 +20,8 @@ from interp.batch import Batch
 from interp.editor import Editor, Fired
 from interp.edits import Edits, PerRow
 from interp.errors import UserError
+from interp.fired import refuse_untouched
+from interp.placed_edits import refuse_outside
 from interp.positions import Tokens
 from interp.sites import Site
 
@@ -38,7 +40,13 @@ class Runs(Protocol):
 
     def check(self, batch: Batch) -> None: ...  # noqa: D102
     def tokens(  # noqa: D102
-        self, ids: Tensor, position: Tensor, prompt_len: Tensor, rows: Tensor, weight: Tensor | None = None
+        self,
+        ids: Tensor,
+        position: Tensor,
+        prompt_len: Tensor,
+        rows: Tensor,
+        weight: Tensor | None = None,
+        members: Tensor | None = None,
     ) -> Tokens: ...
 
 
@@ -92,10 +100,13 @@ class Forced:
         """resid_post of the last block under edits, laid out as the batch, and what the edits touched.
 
         Raises:
-            UserError: an edit never fired, or a site does not exist.
+            UserError: an edit never fired or touched no token, or a site or position does not exist.
         """
+        refuse_outside(edits, self.batch.prompt_len.tolist())
         editor = Editor(edits, n_rows=len(self.batch), n_layers=self.model.n_layers)
-        return self._steer(editor, edits), tuple(editor.fired())
+        final, fired = self._steer(editor, edits), tuple(editor.fired())
+        refuse_untouched(fired)
+        return final, fired
 
     def steered_at(
         self, edits: Edits, layers: Iterable[int]
@@ -107,8 +118,10 @@ class Forced:
             layers: the blocks; one below all edits must be a kept one.
 
         Raises:
-            UserError: an edit never fired, a site does not exist, or a block below the edits was not kept.
+            UserError: an edit never fired or touched no token, a site or position does not exist, or a block below the
+                edits was not kept.
         """
+        refuse_outside(edits, self.batch.prompt_len.tolist())
         read = {layer: Site(layer, "resid_post") for layer in layers}
         editor = Editor(edits, n_rows=len(self.batch), n_layers=self.model.n_layers, read=list(read.values()))
         self._steer(editor, edits)
@@ -116,7 +129,9 @@ class Forced:
         for layer, site in read.items():
             parts = editor.values.pop(site)  # let go, so that no block is held twice for longer than it takes
             found[layer] = self._lay_out(parts) if len(parts) > 1 else parts[0] if parts else self.base_at(layer)
-        return found, tuple(editor.fired())
+        fired = tuple(editor.fired())
+        refuse_untouched(fired)
+        return found, fired
 
     def _steer(self, editor: Editor, edits: Edits) -> Float[Tensor, "batch pos d_model"]:
         start, at_output = self._start(editor)
@@ -198,7 +213,8 @@ class Forced:
         position = torch.arange(self.prefix, device=self.device)[None]
         zero = torch.zeros(1, dtype=torch.long, device=self.device)
         weight = zero + len(self.batch)
-        shared = self.model.tokens(ids, position, self.batch.prompt_len[:1], zero, weight)
+        members = torch.ones(1, len(self.batch), dtype=torch.bool, device=self.device)
+        shared = self.model.tokens(ids, position, self.batch.prompt_len[:1], zero, weight, members)
         return [shared, self._tokens(self.batch, self.prefix, first + self.prefix)]
 
     def _lay_out(self, parts: list[Tensor]) -> Float[Tensor, "batch pos d_model"]:

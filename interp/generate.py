@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.backend.cache import Cache
@@ -17,12 +16,14 @@ from interp.backend.hook_path import HookPath
 from interp.bare_model import takes_model
 from interp.completions import Completion, Completions
 from interp.digest import digest
-from interp.editor import Editor, row_groups
+from interp.editor import Editor
 from interp.edits import Edits, Patch, PerRow
 from interp.errors import UserError
 from interp.memory import halved
+from interp.placed_edits import row_groups
 from interp.positions import Tokens
 from interp.prompts import Prompt, check_prompts, shared_prefix
+from interp.sampling import Sampling as Sampling
 from interp.sampling import stream_seed
 from interp.sites import Site
 from interp.whole_rows import Row, WholeRows, extend
@@ -57,39 +58,19 @@ class Decodes(Protocol):
     def logits(self, final: Tensor) -> Tensor: ...  # noqa: D102
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]: ...  # noqa: D102
     def tokens(  # noqa: D102
-        self, ids: Tensor, position: Tensor, prompt_len: Tensor, rows: Tensor, weight: Tensor | None = None
+        self,
+        ids: Tensor,
+        position: Tensor,
+        prompt_len: Tensor,
+        rows: Tensor,
+        weight: Tensor | None = None,
+        members: Tensor | None = None,
     ) -> Tokens: ...
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How completions are drawn.
-
-    Attributes:
-        max_new_tokens: a row that has not ended by then is cut.
-        temperature: 0 = greedy.
-        samples: completions of each prompt.
-        seed: with the prompt's key and the sample's index it fixes every draw.
-        keys: name of each prompt's problem; streams are paired by it. None = the digest of the prompt's ids.
-        memory_gb: bound of what a batch may hold; None = 4 on a CPU, 60 % of what is free on a GPU.
-    """
-
-    max_new_tokens: int
-    temperature: float = 1.0
-    samples: int = 1
-    seed: int = 0
-    keys: Sequence[str] | None = None
-    memory_gb: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.samples < 1 or self.temperature < 0:
-            given = f"{self.max_new_tokens} tokens, {self.samples} samples, temperature {self.temperature}"
-            raise UserError("sampling needs >= 1 token, >= 1 sample and a temperature >= 0", given=given)
 
 
 @takes_model
 def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: Sampling) -> Completions:
-    """Complete every prompt; see `Model.generate`."""
+    """Complete every prompt; see `Model.generate`, which also refuses edits that touched no token."""
     check_prompts(prompts, tokens=model.n_tokens)
     keys = sampling.keys or [digest(prompt.ids) for prompt in prompts]
     if len(keys) != len(prompts):
@@ -283,6 +264,9 @@ class _Decoder:
         first = torch.tensor([group[0] for group in groups], device=device)
         weight = torch.tensor([len(group) * self.sampling.samples for group in groups], device=device)
         prompt_len = lengths.to(device)[first]
-        self._forward(self.model.tokens(ids, position, prompt_len, first, weight), cache)
+        members = torch.zeros(len(groups), len(lengths), dtype=torch.bool, device=device)
+        for number, group in enumerate(groups):
+            members[number, group] = True
+        self._forward(self.model.tokens(ids, position, prompt_len, first, weight, members), cache)
         group_of = {row: number for number, group in enumerate(groups) for row in group}
         return cache, torch.tensor([group_of[row] for row in chunk], device=device)

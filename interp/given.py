@@ -14,6 +14,7 @@ from typing import Any
 from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.identity import identity_of, kept_identity
+from interp.zero_norm import refuse_zero
 
 _FILE_SUFFIXES = {
     ".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".svec", ".csv", ".txt", ".pkl"
@@ -91,6 +92,9 @@ def as_vectors(
         task: what vectors that are computed from a model's own completions are computed on.
         foreign: allow vectors of other weights of the same shape.
         keep: folder that keeps computed vectors for the next time.
+
+    Raises:
+        UserError: there are no such vectors, they do not fit the model, or one that a run needs has norm 0.
     """
     if not isinstance(given, str | Path):
         return given
@@ -99,7 +103,10 @@ def as_vectors(
     made = named_vectors(str(given), model, task, keep=keep)
     if made is not None and not isinstance(made, str | Path):
         return made
-    return load("vectors", "intervention")(given if made is None else made, model=model, foreign=foreign)
+    loaded = load("vectors", "intervention")(given if made is None else made, model=model, foreign=foreign)
+    if model is not None:
+        refuse_zero(loaded, "used in a run")
+    return loaded
 
 
 @takes_model

@@ -22,7 +22,9 @@ from interp.completions import Completions
 from interp.editor import Editor
 from interp.edits import Edits
 from interp.errors import UserError
+from interp.fired import refuse_untouched
 from interp.generate import Sampling, generate
+from interp.placed_edits import refuse_outside
 from interp.positions import Positions, Tokens
 from interp.prompts import Prompt
 from interp.readouts import Readout
@@ -174,9 +176,10 @@ class Model:
         prompt_len: Int[Tensor, " batch"],
         rows: Int[Tensor, " batch"],
         weight: Int[Tensor, " batch"] | None = None,
+        members: Bool[Tensor, "batch row"] | None = None,
     ) -> Tokens:
         """The tokens of one pass, with this model's tokenizer to name them."""
-        return Tokens(ids, position, prompt_len, rows, self.texts.exact, weight=weight)
+        return Tokens(ids, position, prompt_len, rows, self.texts.exact, weight=weight, members=members)
 
     def check(self, batch: Batch) -> None:
         """Refuse tokens and lengths that this model does not have.
@@ -195,14 +198,18 @@ class Model:
             read: sites to keep, after their edits.
 
         Raises:
-            UserError: an edit never fired, a site, a token or a position does not exist, or it is no batch.
+            UserError: an edit never fired or touched no token, a site, a token or a position does not exist, or it is
+                no batch.
         """
         batch = as_batch(batch)
+        refuse_outside(edits, batch.prompt_len.tolist())
         editor = Editor(edits, n_rows=len(batch), n_layers=self.n_layers, read=read)
         with torch.no_grad():
             final = self.forward(batch, editor)
         values = {site: parts[0] for site, parts in editor.values.items()}
-        return Trace(final, values, tuple(editor.fired()), batch, self, head_survey(self.hooked))
+        fired = tuple(editor.fired())
+        refuse_untouched(fired)
+        return Trace(final, values, fired, batch, self, head_survey(self.hooked))
 
     def forward(self, batch: Batch, editor: Editor) -> Float[Tensor, "batch pos d_model"]:
         """One pass over whole rows, differentiable; returns resid_post of the last block."""
@@ -223,6 +230,7 @@ class Model:
         seed: int = 0,
         keys: Sequence[str] | None = None,
         memory_gb: float | None = None,
+        whole: bool = True,
     ) -> Completions:
         """Sample completions under edits, with a random stream for each (seed, problem, sample).
 
@@ -235,8 +243,18 @@ class Model:
             seed: equal seeds give equal draws, whatever the edits.
             keys: name of each prompt's problem, by which streams are paired; the prompt's digest if None.
             memory_gb: bound of what a batch may hold.
+            whole: False where these prompts are a part of a call, whose edits may touch none of them.
+
+        Raises:
+            UserError: an edit touched no token, as with `generated=5` where all completions ended before.
         """
-        return generate(self, prompts, edits, Sampling(max_new_tokens, temperature, samples, seed, keys, memory_gb))
+        how = Sampling(max_new_tokens, temperature, samples, seed, keys, memory_gb)
+        if not whole:
+            return generate(self, prompts, edits, how)
+        refuse_outside(edits, [len(prompt.ids) for prompt in prompts])
+        completions = generate(self, prompts, edits, how)
+        refuse_untouched(completions.fired)
+        return completions
 
     def score(
         self,
@@ -305,4 +323,3 @@ class Model:
         }
         rows = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
         return f"<table><caption>{escape(self.name)}</caption>{rows}</table>"
-

@@ -23,11 +23,13 @@ from interp.distributions import blocks, log_probs
 from interp.editor import Editor
 from interp.edits import Edit
 from interp.errors import UserError
+from interp.fired import refuse_untouched
 from interp.memory import halved
 from interp.model import Model
 from interp.positions import Tokens
 from interp.readouts import Readout
 from interp.scoring import chosen_readouts, read
+from interp.selection import whole
 from interp.sites import Site, Stream
 
 if TYPE_CHECKING:
@@ -55,6 +57,13 @@ class Node:
     site: Site
     position: int | None
     head: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.position is not None:
+            works = "count from the row's first token, or None for all positions"
+            object.__setattr__(self, "position", whole(self.position, "a node's position", works=works))
+        if self.head is not None:
+            object.__setattr__(self, "head", whole(self.head, "a head", works="None patches all heads"))
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,8 @@ class PatchSweep:
             given = f"{list(into.ids.shape)} and {list(source.ids.shape)}"
             raise UserError("patching takes two rows of equal length", given=given, works="one pair at a time")
         model.check(into)
+        if isinstance(streams, str) or not streams or len(set(streams)) != len(streams):
+            raise UserError("a patch sweep takes distinct streams", given=streams, works='streams=("resid_pre",)')
         self.model, self.into, self.streams = model, Run(into, tuple(into_edits)), tuple(streams)
         self.engine = _engine(model, self.into.edits)
         self.length, self.memory_gb = into.ids.shape[1], memory_gb
@@ -113,7 +124,7 @@ class PatchSweep:
         editor = Editor(self.into.edits, n_rows=1, n_layers=n_layers, read=[*entries, *self.sites])
         with torch.no_grad():
             final = editor.run(self.engine, tokens, cache=cache)
-        editor.fired()  # an edit that never fires is an error
+        refuse_untouched(editor.fired())
         own = {site: parts[0] for site, parts in editor.values.items()}
         tap = Editor(self.into.edits, n_rows=1, n_layers=n_layers)
         resid = {site.layer: own[site] for site in entries}
@@ -138,7 +149,7 @@ class PatchSweep:
         Raises:
             UserError: a node's site was not kept, or its position or head does not exist.
         """
-        chosen = self.nodes if nodes is None else nodes
+        chosen = self._chosen(nodes)
         branches = {number: branch for number, node in enumerate(chosen) if (branch := self.branch(node)) is not None}
         found = self.base.repeat(len(chosen), 1)
         order = sorted(branches, key=lambda number: (branches[number].first, branches[number].site.layer))
@@ -146,6 +157,11 @@ class PatchSweep:
             for some in self._passes(order, branches):
                 found[torch.tensor(some, device=found.device)] = self._together([branches[n] for n in some])
         return found
+
+    def _chosen(self, nodes: Sequence[Node] | None) -> Sequence[Node]:
+        if nodes is not None and not len(nodes):
+            raise UserError("no node was asked for", works="nodes=None patches all of them")
+        return self.nodes if nodes is None else nodes
 
     def branch(self, node: Node) -> Branch | None:
         """What a node changes; None where both runs have the same value."""
@@ -209,7 +225,7 @@ class PatchSweep:
             `layer`, `stream`, `position` (from the row's first token; -1 = all), `head` (-1 = all), `token` (of the
             patched row, at the position), then the readouts' columns.
         """
-        chosen = self.nodes if nodes is None else nodes
+        chosen = self._chosen(nodes)
         final = self.final(chosen)
         nothing = torch.full((len(chosen),), -1, device=final.device)
         values = read(self.model, chosen_readouts(readouts), self.base, final, nothing)
@@ -243,7 +259,7 @@ class PatchSweep:
         When NOT to use it alone: a first order is wrong where the change is large, in early blocks above all, and
         zero where the unpatched run is at a minimum (a KL from itself). See `interp.screening.screen`.
         """
-        chosen = self.nodes if nodes is None else nodes
+        chosen = self._chosen(nodes)
         gradients = self._gradients(metric)
         return torch.stack([self._attribution(gradients, node) for node in chosen])
 

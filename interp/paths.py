@@ -11,7 +11,8 @@ from torch import Tensor
 from interp.digest import digest
 from interp.errors import UserError
 from interp.positions import EVERYWHERE, Positions, Tokens
-from interp.sites import Site
+from interp.selection import brief, whole_numbers
+from interp.sites import Site, block
 
 
 class World(Enum):
@@ -37,8 +38,12 @@ class Heads:
     heads: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.heads or min(self.heads) < 0 or len(set(self.heads)) != len(self.heads):
-            raise UserError("heads are distinct and count from 0", given=self.heads)
+        heads = whole_numbers(self.heads, "a head", works="clean(0), steered(0, 2)")
+        if min(heads) < 0 or len(set(heads)) != len(heads):
+            raise UserError("heads are distinct and count from 0", given=heads)
+        object.__setattr__(self, "heads", heads)
+        if self.world not in (STEERED, CLEAN):
+            raise UserError("heads are STEERED or CLEAN", given=self.world)
 
 
 def clean(*heads: int) -> Heads:
@@ -73,7 +78,7 @@ class BlockPaths:
         layer: the block; None until `at(layer)` places it.
 
     Raises:
-        UserError: FOLLOW where there is nothing to follow.
+        UserError: FOLLOW where there is nothing to follow, or a value that is no world.
     """
 
     q: Slice = STEERED
@@ -91,7 +96,14 @@ class BlockPaths:
             if getattr(self, name) is FOLLOW:
                 works = "only attn_to_mlp and attn_to_resid can follow the patched heads"
                 raise UserError(f"{name} is STEERED or CLEAN", given=FOLLOW, works=works)
-        if self.layer is not None and self.layer < 1:
+        for name in ("q", "k", "v", "z", "attn_to_mlp", "attn_to_resid", "resid_to_mlp", "resid"):
+            value, by_head = getattr(self, name), name in ("q", "k", "v", "z")
+            if not isinstance(value, World | Heads if by_head else World):
+                works = "use STEERED, CLEAN, clean(heads) or steered(heads)" if by_head else "use STEERED or CLEAN"
+                raise UserError(f"{name} is a world of this path", given=brief(value), works=works)
+        if self.layer is not None:
+            object.__setattr__(self, "layer", block(self.layer))
+        if self.layer == 0:
             raise UserError("a path patch needs a block above the edit", given=self.layer)
 
     def at(self, layer: int) -> BlockPaths:

@@ -1,7 +1,6 @@
 """Readouts: what edits change in the next-token distribution, per token. Composable parts of `Model.score`.
 
-A readout is a small frozen object; named ones are entry points of the group `interp.readouts`, so that a package of
-one's own adds more.
+A readout is a small frozen object; named ones are entry points of the group `interp.readouts`, which packages extend.
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ from torch import Tensor
 from interp.distributions import entropy, kl, log_odds, total_variation
 from interp.errors import UserError
 from interp.registry import load
+from interp.selection import whole
+from interp.token_ids import checked_ids, vocabulary_index
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,9 @@ class LogOdds:
 
     tokens: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", checked_ids(self.tokens))
+
     @property
     def columns(self) -> Mapping[str, str]:
         """Lists, one value a token."""
@@ -130,7 +134,7 @@ class LogOdds:
 
     def __call__(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
         """Per position."""
-        index = torch.tensor(self.tokens, device=rows.base.device)
+        index = vocabulary_index(self.tokens, rows.base)
         base, steered = rows.base[:, index], rows.steered[:, index]
         return {
             "p_base": base.exp().tolist(),
@@ -147,6 +151,10 @@ class LogitDiff:
     a: int
     b: int
 
+    def __post_init__(self) -> None:
+        for name in ("a", "b"):
+            object.__setattr__(self, name, checked_ids(getattr(self, name))[0])
+
     @property
     def columns(self) -> Mapping[str, str]:
         """Without and with the edits."""
@@ -156,7 +164,8 @@ class LogitDiff:
     def __call__(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
         """Per position."""
         pairs = {"logit_diff_base": rows.base, "logit_diff_steered": rows.steered}
-        return {name: (log_p[:, self.a] - log_p[:, self.b]).tolist() for name, log_p in pairs.items()}
+        a, b = vocabulary_index((self.a, self.b), rows.base)
+        return {name: (log_p[:, a] - log_p[:, b]).tolist() for name, log_p in pairs.items()}
 
 
 @dataclass(frozen=True)
@@ -202,6 +211,10 @@ class TopTokens:
 
     k: int = 5
 
+    def __post_init__(self) -> None:
+        if whole(self.k, "the number of top tokens") < 1:
+            raise UserError("at least one top token is shown", given=self.k, works="TopTokens(k=5)")
+
     @property
     def columns(self) -> Mapping[str, str]:
         """Without and with the edits."""
@@ -239,6 +252,10 @@ class Choice:
 
     choices: Mapping[str, int]
 
+    def __post_init__(self) -> None:
+        ids = checked_ids(tuple(self.choices.values()))
+        object.__setattr__(self, "choices", dict(zip(self.choices, ids, strict=True)))
+
     @property
     def columns(self) -> Mapping[str, str]:
         """A column for each choice, without and with the edits."""
@@ -247,8 +264,7 @@ class Choice:
 
     def __call__(self, rows: Rows) -> Mapping[str, Sequence[Any]]:
         """Per position."""
-        index = torch.tensor(list(self.choices.values()), device=rows.base.device)
-        found: dict[str, Sequence[Any]] = {}
+        index, found = vocabulary_index(tuple(self.choices.values()), rows.base), dict[str, Sequence[Any]]()
         for run, log_p in (("base", rows.base), ("steered", rows.steered)):
             among = log_p[:, index].log_softmax(-1)
             found |= {f"choice_{name}_{run}": among[:, i].tolist() for i, name in enumerate(self.choices)}

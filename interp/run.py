@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.active_edits import active_vectors
 from interp.errors import UserError
 from interp.markup import text, visible
 from interp.registry import load
@@ -182,7 +183,7 @@ def methods(meta: Mapping[str, Any]) -> str:
     """A paragraph: what was estimated, on what, with which controls, and what came out."""
     plan, model, vectors, task = (meta.get(name) or {} for name in ("declaration", "model", "vectors", "task"))
     subject = [str(model["name"])] if model else []
-    subject += [f"vectors {vectors['name']}"] if vectors else []
+    subject += [f"vectors {active_vectors(meta)}"] if vectors else []
     subject += [f"task {task['name']}"] if task else []
     margin = f"{plan.get('margin')} {plan.get('margin_unit', '')}".strip()
     said = [

@@ -53,6 +53,10 @@ class _Edited(_Open):
     edit: str
     touched: int
     rows: int
+    untouched: int = 0
+    sites: list[str] = []
+    positions: str = ""
+    origin: str = ""
 
 
 class _RunJson(_Open):

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.active_edits import active_vectors
 from interp.cell import Cell
 from interp.context import Context, silent
 from interp.errors import UserError
+from interp.fired import check_touched, sum_edits
 from interp.given import (
     as_asked,
     as_json,
@@ -29,6 +31,7 @@ from interp.run import Run
 from interp.run_description import Measurable, describe
 from interp.store import RunFolder, RunRecord, Store, merge
 from interp.used_plugins import changed, identities
+from interp.zero_norm import refuse_zero
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,6 +94,7 @@ def open_context(
     model, task = as_model(given.get("model")), as_task(given.get("task"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
     _check_adapters(experiment, vectors)
+    refuse_zero(vectors, f"studied by {experiment.name}")
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
     ctx.names = {name: str(value) for name, value in given.items() if isinstance(value, str | Path)}
@@ -238,17 +242,16 @@ class _Work:
                 return record  # another shard did
             parts = self.folder.parts(self.meta["source"])
             plugins = {} if record is None else record.meta.get("plugins") or {}
-            meta = {**self.meta, "edits": _sum_edits(parts), "plugins": {**plugins, **self.meta.get("plugins", {})}}
+            edits = sum_edits(edit for part in parts for edit in part.edits)
+            meta = {**self.meta, "edits": edits, "plugins": {**plugins, **self.meta.get("plugins", {})}}
             if {cell.key for _, cell in self.grid()} - self.done():
                 return self.folder.write_meta(meta)
+            check_touched(self.experiment.name, meta["edits"], self.ctx.say)
             frame = merge(parts)
-            meta["verdicts"] = as_json(self.experiment.verdicts(frame))
+            meta |= {"on": active_vectors(meta), "verdicts": as_json(self.experiment.verdicts(frame))}
             self.folder.write_frame(frame)
             record = self.folder.write_meta({**meta, "finished": now(), "partial": False})
             self.folder.drop_parts()
-        never = [edit["edit"] for edit in meta["edits"] if not edit["touched"]]
-        if never:
-            self.ctx.say(f"{self.experiment.name}: no position existed for this edit: {never[0]}")
         return record
 
 
@@ -265,12 +268,3 @@ def declared(frame: pd.DataFrame, experiment: Measurable) -> pd.DataFrame:
     if extra or (lacking and "part" not in frame.columns):
         raise ValueError(f"{experiment.name}.measure: undeclared columns {extra}, missing columns {lacking}")
     return frame.reindex(columns=list(experiment.columns))
-
-
-def _sum_edits(parts: Sequence[Part]) -> list[dict[str, Any]]:
-    total: dict[str, dict[str, Any]] = {}
-    for edit in (edit for part in parts for edit in part.edits):
-        entry = total.setdefault(edit["edit"], {"edit": edit["edit"], "touched": 0, "rows": 0})
-        entry["touched"] += edit["touched"]
-        entry["rows"] += edit["rows"]
-    return list(total.values())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -15,8 +16,42 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.distributions import CACHED_ROWS
+from interp.errors import UserError
+from interp.finite import finite
+from interp.selection import whole
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How completions are drawn.
+
+    Attributes:
+        max_new_tokens: a row that has not ended by then is cut.
+        temperature: 0 = greedy.
+        samples: completions of each prompt.
+        seed: with the prompt's key and the sample's index it fixes every draw.
+        keys: name of each prompt's problem; streams are paired by it. None = the digest of the prompt's ids.
+        memory_gb: bound of what a batch may hold; None = 4 on a CPU, 60 % of what is free on a GPU.
+    """
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    samples: int = 1
+    seed: int = 0
+    keys: Sequence[str] | None = None
+    memory_gb: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "samples", "seed"):
+            object.__setattr__(self, name, whole(getattr(self, name), name))
+        object.__setattr__(self, "temperature", finite(self.temperature, "the temperature"))
+        if self.memory_gb is not None and not finite(self.memory_gb, "memory_gb") > 0:
+            raise UserError("a batch needs some memory", given=self.memory_gb, works="memory_gb=4")
+        if self.max_new_tokens < 1 or self.samples < 1 or self.temperature < 0:
+            given = f"{self.max_new_tokens} tokens, {self.samples} samples, temperature {self.temperature}"
+            raise UserError("sampling needs >= 1 token, >= 1 sample and a temperature >= 0", given=given)
 
 
 def stream_seed(seed: int, problem: str, sample: int) -> int:

@@ -93,7 +93,13 @@ def following(batch: Batch) -> Int[Tensor, "batch pos"]:
 
 
 def chosen_readouts(readouts: Sequence[str | Readout]) -> list[Readout]:
-    """Readouts, those given by name with their default settings."""
+    """Readouts, those given by name with their default settings.
+
+    Raises:
+        UserError: there are none.
+    """
+    if isinstance(readouts, str) or not len(readouts):
+        raise UserError("readouts are a sequence of at least one", given=repr(readouts), works='readouts=("kl",)')
     return [readout(one) if isinstance(one, str) else one for one in readouts]
 
 

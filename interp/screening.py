@@ -57,6 +57,8 @@ def screen(
     if top < 0 or sample < 0 or not top + sample:
         raise UserError("a screen patches something", given=f"top {top}, sample {sample}", works="top=64, sample=64")
     chosen = list(sweep.nodes if nodes is None else nodes)
+    if not chosen:
+        raise UserError("no node was asked for", works="nodes=None screens all of them")
     estimate = sweep.attributions(metric, chosen).tolist()
     strongest = sorted(range(len(chosen)), key=lambda i: -abs(estimate[i]))
     drawn = random.Random(seed).sample(strongest[top:], min(sample, len(strongest[top:])))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from interp.errors import UserError
+from interp.selection import whole
 
 Stream = Literal[
     "resid_pre",
@@ -35,17 +36,28 @@ class Site:
     """A stream of a block. Layer 0 is the first block.
 
     Raises:
-        UserError: the layer is negative or the stream has no such name.
+        UserError: the layer is negative or no whole number, or the stream has no such name.
     """
 
     layer: int
     stream: Stream
 
     def __post_init__(self) -> None:
-        if self.layer < 0:
-            raise UserError("a layer counts from 0, the first block", given=self.layer)
+        object.__setattr__(self, "layer", block(self.layer))
         if self.stream not in STREAMS:
             raise UserError("no such stream", given=self.stream, works=f"use one of {', '.join(STREAMS)}")
 
     def __str__(self) -> str:
         return f"{self.stream}[{self.layer}]"
+
+
+def block(layer: object) -> int:
+    """Return a block's number, from an integer of any type.
+
+    Raises:
+        UserError: it is negative or no whole number.
+    """
+    number = whole(layer, "a layer", works="0 is the first block")
+    if number < 0:
+        raise UserError("a layer counts from 0, the first block", given=number)
+    return number

@@ -15,6 +15,7 @@ from interp.bare_model import takes_model
 from interp.digest import digest
 from interp.errors import UserError
 from interp.identity import kept_identity
+from interp.selection import distinct, whole_numbers
 from interp.sites import STREAMS, Site, Stream
 from interp.source_files import library
 from sae.card import SaeCard
@@ -114,7 +115,21 @@ class Dictionary:
         self, x: Float[Tensor, "*n d_model"], features: Int[Tensor, " some"] | list[int]
     ) -> Float[Tensor, "*n d_model"]:
         """What some features contribute: sum over them of gain f_j(x) d_j."""
-        return self.gain(x) * (self.encode(x)[..., features] @ self.directions[features])
+        chosen = list(self.checked(features))
+        return self.gain(x) * (self.encode(x)[..., chosen] @ self.directions[chosen])
+
+    def checked(self, features: object) -> tuple[int, ...]:
+        """Return features, of any integer type, that the dictionary has.
+
+        Raises:
+            UserError: there is no such feature, one is named twice, or none is named.
+        """
+        works = f"some of 0 to {self.width - 1}"
+        chosen = distinct(whole_numbers(features, "a feature", works=works), "a feature")
+        strange = [feature for feature in chosen if not 0 <= feature < self.width]
+        if strange:
+            raise UserError("no such feature", given=strange[0], works=works)
+        return chosen
 
     @takes_model
     def check_fit(self, model: Any, *, foreign: bool = False) -> None:

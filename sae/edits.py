@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.digest import digest
 from interp.edits import Edit, Intervention, select
 from interp.errors import UserError
+from interp.finite import finite
 from interp.identity import identity_of
 from interp.positions import Positions, Tokens
 from interp.sites import Site
@@ -86,10 +87,9 @@ class Clamp(_Coded):
     positions: Positions = COMPLETION
 
     def __post_init__(self) -> None:
-        strange = [feature for feature in self.values if not 0 <= feature < self.dictionary.width]
-        if strange or not self.values:
-            works = f"some of 0 to {self.dictionary.width - 1}"
-            raise UserError("no such feature", given=strange[0] if strange else "none", works=works)
+        features = self.dictionary.checked(tuple(self.values))
+        held = [finite(value, "a feature's value") for value in self.values.values()]
+        object.__setattr__(self, "values", dict(zip(features, held, strict=True)))
 
     def _content(self) -> tuple[object, ...]:
         return dict(self.values), self.positions
@@ -117,8 +117,7 @@ def Ablate(dictionary: Dictionary, features: int | Sequence[int], positions: Pos
         features: one or several.
         positions: which tokens; those that predict the completion by default.
     """
-    chosen = (features,) if isinstance(features, int) else tuple(features)
-    return Clamp(dictionary, {int(feature): 0.0 for feature in chosen}, positions)
+    return Clamp(dictionary, dict.fromkeys(dictionary.checked(features), 0.0), positions)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import SupportsFloat
+from typing import SupportsFloat, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from interp.edits import AddAdaptive
 from interp.errors import UserError
 from interp.markup import text
 from interp.positions import Positions
+from interp.selection import distinct, whole_numbers
 from vectors.card import Card
 from vectors.hub import push_files
 from vectors.steering import SteeringVectors, refuse_together
@@ -113,15 +114,15 @@ class AdaptiveVectors:
     def __neg__(self) -> AdaptiveVectors:
         return self * -1.0
 
-    def only(self, layers: int | Iterable[int]) -> AdaptiveVectors:
+    def only(self, layers: SupportsIndex | Iterable[SupportsIndex]) -> AdaptiveVectors:
         """The adapters of some layers, the others absent.
 
         Raises:
             UserError: a layer has no adapter here.
         """
-        chosen = (layers,) if isinstance(layers, int) else tuple(layers)
+        chosen = distinct(whole_numbers(layers, "a layer", works=f"use some of {list(self.layers)}"), "a layer")
         missing = [layer for layer in chosen if layer not in self.layers]
-        if missing or not chosen:
+        if missing:
             raise UserError("no adapter at this layer", given=missing, works=f"use some of {list(self.layers)}")
         rows = [self.layers.index(layer) for layer in chosen]
         scales = tuple(self.scales[row] for row in rows)
@@ -160,7 +161,8 @@ class AdaptiveVectors:
         refuse_together(self.card, self.layers, self.permitted)
         where = Positions() if positions is None else positions
         rows = zip(self.layers, self.a, self.b, self.scales, strict=True)
-        return tuple(AddAdaptive(layer, a, b, scale=scale, positions=where) for layer, a, b, scale in rows)
+        named = self.card.title
+        return tuple(AddAdaptive(layer, a, b, scale, where, origin=named) for layer, a, b, scale in rows)
 
     def save(self, path: str | Path) -> Path:
         """Write a safetensors file and its JSON card beside it; loading them gives the same bits.

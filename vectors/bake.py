@@ -22,6 +22,7 @@ from interp.backend.embedded import folder_of, resolve_alias
 from interp.backend.lineage import lineage_of_tensors
 from interp.errors import UserError
 from interp.files import disk_errors, write_json
+from interp.zero_norm import refuse_zero
 from vectors.adaptive import AdaptiveVectors
 from vectors.fit import check_fit
 from vectors.steering import SteeringVectors, refuse_together
@@ -86,6 +87,7 @@ def bake(vectors: SteeringVectors | AdaptiveVectors, model: object, out: str | P
     out, source = Path(out), _Checkpoint(folder_of(resolve_alias(str(model))))
     check_fit(vectors, source, foreign=foreign)
     refuse_together(vectors.card, vectors.layers, vectors.permitted)
+    refuse_zero(vectors, "baked into a checkpoint")
     if vectors.card.site not in ("mlp_out", "resid_post"):
         raise UserError("only a vector after the MLP can be baked", given=vectors.card.site)
     if out.exists():

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from interp.active_edits import CONTROL
 from interp.errors import UserError
 from interp.given import with_lineage
 
@@ -57,6 +58,13 @@ class Card(BaseModel):
     @classmethod
     def _read_older(cls, data: Any) -> Any:
         return with_lineage(data)
+
+    @property
+    def title(self) -> str:
+        """What figures call edits of the set: its name, or of a control its kind."""
+        if self.origin == CONTROL:
+            return f"{CONTROL} {self.recipe.get('control', '')}".strip()
+        return self.name or self.digest
 
     @property
     def runs(self) -> int:

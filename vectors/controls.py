@@ -17,6 +17,8 @@ from torch import Tensor
 
 from interp.digest import digest
 from interp.errors import UserError
+from interp.selection import whole
+from interp.zero_norm import refuse_zero
 from vectors.adaptive import AdaptiveVectors
 from vectors.steering import SteeringVectors
 
@@ -27,6 +29,7 @@ _LARGEST_FACTOR = 2.0**12
 
 def random_isotropic(vectors: SteeringVectors, *, draws: int = DRAWS, seed: int = 0) -> list[SteeringVectors]:
     """Directions uniform on the sphere, with the norm of each layer's vector."""
+    _check_draws(vectors, draws)
     found: list[SteeringVectors] = []
     for draw in range(draws):
         rows = [
@@ -56,6 +59,7 @@ def random_covariance(
     Raises:
         UserError: a layer has no activations, too few, or of another width.
     """
+    _check_draws(vectors, draws)
     spreads = {layer: _centred(activations, layer, vectors.d_model) for layer in vectors.layers}
     found: list[SteeringVectors] = []
     for draw in range(draws):
@@ -70,6 +74,7 @@ def random_covariance(
 
 def permuted(vectors: SteeringVectors, *, draws: int = DRAWS, seed: int = 0) -> list[SteeringVectors]:
     """The same values at permuted coordinates: norm and outliers stay, the direction goes."""
+    _check_draws(vectors, draws)
     found: list[SteeringVectors] = []
     for draw in range(draws):
         rows = [
@@ -86,6 +91,7 @@ def permuted_layers(vectors: SteeringVectors, *, draws: int = DRAWS, seed: int =
     Raises:
         UserError: there is one layer only.
     """
+    _check_draws(vectors, draws)
     n = len(vectors.layers)
     if n < 2:
         raise UserError("one layer cannot be shuffled", given=vectors.name, works="use other_layer")
@@ -116,6 +122,7 @@ def other_layer(vectors: SteeringVectors, block: int, *, draws: int = DRAWS, see
     Raises:
         UserError: there is no vector at this block, or none elsewhere.
     """
+    _check_draws(vectors, draws)
     here = vectors.only(block)
     others = [layer for layer in vectors.layers if layer != block]
     if not others:
@@ -150,6 +157,7 @@ def effect_matched(
     Raises:
         UserError: the vectors have no effect, or no factor up to 4096 gives a direction that effect.
     """
+    _check_draws(vectors, draws)
     target = effect(vectors, 1.0)
     if not target > 0:
         raise UserError("vectors without effect cannot be matched", given=f"effect {target:.3g}")
@@ -192,6 +200,7 @@ def matching_factor(effect: Callable[[float], float], target: float, tolerance: 
 
 def random_adapters(vectors: AdaptiveVectors, *, draws: int = DRAWS, seed: int = 0) -> list[AdaptiveVectors]:
     """Adapters that read and write directions uniform on the sphere, with the norms of each layer's a and b."""
+    _check_draws(vectors, draws)
     found: list[AdaptiveVectors] = []
     for draw in range(draws):
         sides: dict[str, Tensor] = {}
@@ -208,6 +217,7 @@ def random_adapters(vectors: AdaptiveVectors, *, draws: int = DRAWS, seed: int =
 
 def permuted_adapters(vectors: AdaptiveVectors, *, draws: int = DRAWS, seed: int = 0) -> list[AdaptiveVectors]:
     """The same values of a and of b at permuted coordinates."""
+    _check_draws(vectors, draws)
     found: list[AdaptiveVectors] = []
     for draw in range(draws):
         sides: dict[str, Tensor] = {}
@@ -223,6 +233,17 @@ def _adapter(vectors: AdaptiveVectors, control: str, draw: int, seed: int, *, a:
     recipe = {"control": control, "draw": draw, "seed": seed, "of": vectors.digest}
     card = vectors.card.derive(f"{control} {draw} of {vectors.name}", recipe)
     return replace(vectors, a=a, b=b, card=card.model_copy(update={"origin": "control"}))
+
+
+def _check_draws(vectors: SteeringVectors | AdaptiveVectors, draws: int) -> None:
+    """Refuse to draw no control, or controls for a vector of norm 0, which would all be equal to it.
+
+    Raises:
+        UserError: there are no draws, or a norm is 0.
+    """
+    if whole(draws, "the number of draws") < 1:
+        raise UserError("at least one control is drawn", given=f"draws={draws}", works="draws=8")
+    refuse_zero(vectors, "compared with controls of its norm")
 
 
 def _centred(activations: Mapping[int, Tensor], layer: int, d_model: int) -> Float[Tensor, "n d_model"]:

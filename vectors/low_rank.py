@@ -12,6 +12,8 @@ from torch import Tensor
 from interp.digest import digest
 from interp.errors import UserError
 from interp.positions import EVERYWHERE, Positions
+from interp.selection import distinct, whole_numbers
+from interp.sites import block
 from vectors.card import Card
 from vectors.formats.base import Options
 from vectors.formats.peft_lora import adapter
@@ -32,7 +34,7 @@ class LowRankAdapters:
         card: where they come from.
 
     Raises:
-        UserError: rows and layers differ in number, or a value is not finite.
+        UserError: rows and layers differ in number, a layer is given twice or is negative, or a value is not finite.
     """
 
     a: Float[Tensor, "layer rank d_mlp"]
@@ -44,6 +46,8 @@ class LowRankAdapters:
         if not len(self.a) == len(self.b) == len(self.layers):
             given = f"{len(self.a)} A, {len(self.b)} B, {len(self.layers)} layers"
             raise UserError("one A and one B is needed for each layer", given=given)
+        layers = distinct(whole_numbers(self.layers, "a layer"), "a layer")
+        object.__setattr__(self, "layers", tuple(map(block, layers)))
         if not bool(self.a.isfinite().all()) or not bool(self.b.isfinite().all()):
             raise UserError("a low-rank adapter holds NaN or infinite values")
 
@@ -76,6 +80,11 @@ class LowRankAdapters:
         return self.b.shape[2]
 
     @property
+    def norms(self) -> dict[int, float]:
+        """Frobenius norm of the matrix that each layer adds to down_proj."""
+        return {layer: float(part.norm()) for layer, part in zip(self.layers, self.parts(), strict=True)}
+
+    @property
     def rank(self) -> int:
         """Directions a layer."""
         return self.a.shape[1]
@@ -86,7 +95,7 @@ class LowRankAdapters:
     def edits(self, positions: Positions = EVERYWHERE) -> tuple[LowRank, ...]:
         """One edit for each layer; by default at all positions."""
         rows = zip(self.layers, self.a, self.b, strict=True)
-        return tuple(LowRank(layer, a, b, positions) for layer, a, b in rows)
+        return tuple(LowRank(layer, a, b, positions, origin=self.card.title) for layer, a, b in rows)
 
     def parts(self) -> Float[Tensor, "layer d_model d_mlp"]:
         """The matrix that each layer adds to down_proj."""

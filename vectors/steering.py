@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -16,11 +16,16 @@ from torch import Tensor
 from interp.digest import digest
 from interp.edits import Add
 from interp.errors import UserError
+from interp.finite import finite
 from interp.markup import text
 from interp.positions import Positions
+from interp.selection import distinct, whole, whole_numbers
 from interp.sites import Site
+from interp.zero_norm import refuse_zero
 from vectors.card import Card
 from vectors.hub import push_files
+from vectors.refusals import listed as listed
+from vectors.refusals import refuse_together as refuse_together
 from vectors.storage import write_tensors
 
 Hook = tuple[str | Callable[..., Any], Callable[..., Any]]
@@ -55,10 +60,12 @@ class SteeringVectors:
 
     def __post_init__(self) -> None:
         directions = self.directions.detach().to("cpu", torch.float32, copy=True)
+        if len(self.layers):
+            object.__setattr__(self, "layers", whole_numbers(self.layers, "a layer", works="layers=(0, 1)"))
         _check(directions, self.layers, self.card)
         order = sorted(range(len(self.layers)), key=lambda row: self.layers[row])
         object.__setattr__(self, "directions", directions[order].contiguous())
-        object.__setattr__(self, "layers", tuple(int(self.layers[row]) for row in order))
+        object.__setattr__(self, "layers", tuple(self.layers[row] for row in order))
         object.__setattr__(self, "card", self.card.model_copy(update={"digest": self.digest}))
 
     @property
@@ -91,11 +98,12 @@ class SteeringVectors:
         """Euclidean norm of each layer's vector, in units of the residual stream."""
         return dict(zip(self.layers, self.directions.norm(dim=1).tolist(), strict=True))
 
-    def __getitem__(self, layer: int) -> Float[Tensor, " d_model"]:
+    def __getitem__(self, layer: SupportsIndex) -> Float[Tensor, " d_model"]:
         """The direction of one layer."""
-        if layer not in self.layers:
-            raise UserError("no vector at this layer", given=layer, works=f"use one of {_list(self.layers)}")
-        return self.directions[self.layers.index(layer)]
+        number = whole(layer, "a layer", works=f"use one of {listed(self.layers)}")
+        if number not in self.layers:
+            raise UserError("no vector at this layer", given=number, works=f"use one of {listed(self.layers)}")
+        return self.directions[self.layers.index(number)]
 
     def __mul__(self, factor: SupportsFloat) -> SteeringVectors:
         if not isinstance(factor, SupportsFloat):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -133,20 +141,18 @@ class SteeringVectors:
         card = self.card.derive(f"{self.name} {symbol} {other.name}", recipe, other.card)
         return SteeringVectors(total, layers, card, permitted=self.permitted and other.permitted)
 
-    def only(self, layers: int | Iterable[int]) -> SteeringVectors:
+    def only(self, layers: SupportsIndex | Iterable[SupportsIndex]) -> SteeringVectors:
         """The vectors of some layers, the others absent.
 
         Raises:
             UserError: a layer has no vector here, or none is asked for.
         """
-        chosen = (layers,) if isinstance(layers, int) else tuple(layers)
-        if not chosen:
-            raise UserError("no layer was asked for", works=f"use some of {_list(self.layers)}")
+        chosen = distinct(whole_numbers(layers, "a layer", works=f"use some of {listed(self.layers)}"), "a layer")
         rows = torch.stack([self[layer] for layer in chosen])
         if set(chosen) == set(self.layers):
             return replace(self, directions=rows, layers=chosen)
         recipe = {"operation": "only", "layers": list(chosen), "of": [self.digest], "recipe": self.card.recipe}
-        card = self.card.derive(f"{self.name}/{_list(chosen)}", recipe)
+        card = self.card.derive(f"{self.name}/{listed(chosen)}", recipe)
         return replace(self, directions=rows, layers=chosen, card=card)
 
     def each(self) -> list[SteeringVectors]:
@@ -163,6 +169,10 @@ class SteeringVectors:
             UserError: a layer has no vector here, or none is asked for.
         """
         kept = self.only(sorted(norms))
+        negative = [norm for norm in norms.values() if not finite(norm, "a norm") >= 0]
+        if negative:
+            raise UserError("a norm is not negative", given=negative[0], works="-v turns vectors round")
+        refuse_zero(kept, "rescaled")
         sizes = torch.tensor([norms[layer] for layer in kept.layers])
         directions = torch.nn.functional.normalize(kept.directions, dim=1) * sizes[:, None]
         recipe = {"operation": "other norms", "norms": {str(layer): norms[layer] for layer in kept.layers}}
@@ -185,7 +195,7 @@ class SteeringVectors:
         refuse_together(self.card, self.layers, self.permitted)
         where = Positions() if positions is None else positions
         return tuple(
-            Add(Site(layer, self.card.site), row, positions=where)
+            Add(Site(layer, self.card.site), row, positions=where, origin=self.card.title)
             for layer, row in zip(self.layers, self.directions, strict=True)
         )
 
@@ -247,21 +257,7 @@ class SteeringVectors:
         return f"<table><caption>{about}</caption><tr><th>layer</th><th>norm</th></tr>{rows}</table>"
 
     def __repr__(self) -> str:
-        return f"SteeringVectors({self.name!r}, layers {_list(self.layers)}, d_model {self.d_model}, {self.digest})"
-
-
-def refuse_together(card: Card, layers: tuple[int, ...], permitted: bool) -> None:
-    """Refuse to switch on several vectors that were trained with the others off.
-
-    Raises:
-        UserError: the card says `apart`, there are several layers, and nobody permitted it.
-    """
-    if card.trained == "apart" and len(layers) > 1 and not permitted:
-        raise UserError(
-            "these vectors were trained apart, each with the others off",
-            given=f"layers {_list(layers)}",
-            works="use each(), only(layer), or together() to switch them all on",
-        )
+        return f"SteeringVectors({self.name!r}, layers {listed(self.layers)}, d_model {self.d_model}, {self.digest})"
 
 
 def _adder(direction: Float[Tensor, " d_model"]) -> Callable[..., Tensor]:
@@ -275,17 +271,13 @@ def _check(directions: Float[Tensor, "layer d_model"], layers: tuple[int, ...], 
     if len(layers) != len(directions) or not layers:
         raise UserError("one row is needed for each layer", given=f"{len(directions)} rows, {len(layers)} layers")
     if len(set(layers)) != len(layers):
-        raise UserError("a layer is given twice", given=_list(layers))
+        raise UserError("a layer is given twice", given=listed(layers))
     depth = card.n_layers
     if min(layers) < 0 or (depth is not None and max(layers) >= depth):
         works = "layers count from 0" if depth is None else f"the model has layers 0 to {depth - 1}"
-        raise UserError("no such layer", given=_list(layers), works=works)
+        raise UserError("no such layer", given=listed(layers), works=works)
     if directions.shape[1] != card.d_model:
         raise UserError(f"the card says d_model {card.d_model}", given=f"width {directions.shape[1]}")
     if not bool(directions.isfinite().all()):
         bad = [layer for layer, row in zip(layers, directions, strict=True) if not bool(row.isfinite().all())]
-        raise UserError("a steering vector holds NaN or infinite values", given=f"layers {_list(bad)}")
-
-
-def _list(layers: Iterable[int]) -> str:
-    return ",".join(str(layer) for layer in layers)
+        raise UserError("a steering vector holds NaN or infinite values", given=f"layers {listed(bad)}")

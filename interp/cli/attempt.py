@@ -79,8 +79,11 @@ def _print(shown: Comparison) -> None:
     top = max((value for one in shown.said for value in one.kl), default=0.0)
     for one in shown.said:
         console.print(_line(one, top))
+    console.print()
+    for on in shown.on():
+        console.print(f"{on}", markup=False, style="dim")
     if top > 0:
-        console.print(f"\ncolour: KL(edited || base) at each token, nats; brightest = {top:.2f}", markup=False)
+        console.print(f"colour: KL(edited || base) at each token, nats; brightest = {top:.2f}", markup=False)
 
 
 def _line(said: Said, top: float) -> object:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from interp.active_edits import active_vectors
 from interp.errors import UserError
 from interp.origin import module_file
 from interp.store import RunRecord, Store
@@ -102,11 +103,20 @@ def card(meta: dict[str, Any]) -> list[str]:
         if described:
             facts = [f"{key} {value}" for key, value in described.items() if key not in ("name", "card")]
             lines.append(f"{name.ljust(8)}  {described['name']} ({', '.join(facts)})")
-    lines += [f"edit      {edit['edit']}: {edit['touched']} positions" for edit in meta.get("edits", ())[:8]]
+    lines += [f"on        {active_vectors(meta)}"] if meta.get("edits") else []
+    lines += [f"edit      {_edited(edit)}" for edit in meta.get("edits", ())[:8]]
+    more = len(meta.get("edits", ())) - 8
+    lines += [f"edit      and {more} more; run.json lists all of them"] if more > 0 else []
     git = meta.get("git") or {}
     lines.append(f"made      {meta.get('started')} to {meta.get('finished')} on {meta.get('device') or 'no device'}")
     lines.append(f"with      {versions}; revision {git.get('revision')}{' (changed)' if git.get('changed') else ''}")
     return lines
+
+
+def _edited(edit: dict[str, Any]) -> str:
+    missed = edit.get("untouched", 0)
+    note = f"; {missed} of {edit['rows']} rows have no such position" if missed else ""
+    return f"{edit['edit']}: {edit['touched']} positions{note}"
 
 
 def _printable(text: str) -> str:

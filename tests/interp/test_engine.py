@@ -269,9 +269,13 @@ def test_positions_select_what_they_say() -> None:
 def test_counts_are_the_positions_touched(llama: Model) -> None:
     batch = Batch.of(prompts())
     first = Add(Site(0, "resid_post"), direction(llama), positions=Positions(prompt=0, generated="none"))
+    far = Add(Site(0, "resid_post"), direction(llama), positions=Positions(prompt=max(LENGTHS) - 1, generated="none"))
+    fired = llama.run(batch, [first, far, Add(Site(2, "mlp_out"), direction(llama))]).fired
+    assert [f.touched for f in fired] == [3, LENGTHS.count(max(LENGTHS)), sum(LENGTHS)]
+    assert [f.untouched for f in fired] == [0, 3 - LENGTHS.count(max(LENGTHS)), 0]
     later = Add(Site(0, "resid_post"), direction(llama), positions=Positions(prompt="none", generated=4))
-    fired = llama.run(batch, [first, later, Add(Site(2, "mlp_out"), direction(llama))]).fired
-    assert [f.touched for f in fired] == [3, 0, sum(LENGTHS)]  # no completion: nothing at generated=4, and it says so
+    with pytest.raises(UserError, match="touched no token in any of its 3 rows"):
+        llama.run(batch, [first, later])  # no row has a completion
 
 
 def test_an_edit_that_is_never_reached_is_an_error(llama: Model) -> None:

@@ -23,7 +23,7 @@ VECTOR = torch.randn(48, generator=GENERATOR)
 WIDE = {70: torch.randn(70, generator=GENERATOR), 80: torch.randn(80, generator=GENERATOR)}
 
 
-def rows(shared: int, lengths: Sequence[tuple[int, int]] = ((4, 3), (7, 6), (1, 0))) -> Batch:
+def rows(shared: int, lengths: Sequence[tuple[int, int]] = ((4, 3), (8, 6), (1, 0))) -> Batch:
     """Prompts with `shared` common tokens, then (own prompt tokens, generated tokens)."""
     draw = torch.Generator().manual_seed(1)
     ids = torch.randint(4, tiny.VOCABULARY, (100,), generator=draw).tolist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from jaxtyping import Float
 from torch import Tensor
@@ -22,12 +22,14 @@ class LowRank:
         a: [rank, d_mlp], reads mlp_post.
         b: [rank, d_model], writes to the MLP output.
         positions: which tokens.
+        origin: name of the adapters that it is part of, shown in figures; no part of its digest.
     """
 
     layer: int
     a: Float[Tensor, "rank d_mlp"]
     b: Float[Tensor, "rank d_model"]
     positions: Positions = EVERYWHERE
+    origin: str = field(default="", kw_only=True, repr=False)
 
     @property
     def sites(self) -> tuple[Site, ...]:

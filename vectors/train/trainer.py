@@ -24,6 +24,7 @@ from vectors.train.parameters import Parameters, median_norms, start
 from vectors.train.passes import backward
 from vectors.train.rollout import Rollout, batch_of, roll_out
 from vectors.train.settings import TrainSettings
+from vectors.train.signal import check_signal
 from vectors.train.state import (
     STATE,
     Progress,
@@ -198,8 +199,18 @@ class _Run:
         write_curve(self.folder, self.meta, progress)
 
     def finish(self) -> Trained:
-        """Test the best checkpoint, once."""
+        """Test the best checkpoint, once.
+
+        Raises:
+            UserError: no step of the training had a signal, or the best checkpoint has not moved.
+        """
+        check_signal(self.progress.log, self.settings.reward)
         load_checkpoint(self.folder.path, self.parameters, self.progress.best or 0)
+        if self.settings.kind != "full" and self.parameters.norm() == 0:
+            given = f"step {self.progress.best}"
+            raise UserError(
+                "the best checkpoint has norm 0, so nothing was learnt", given=given, works="use more steps"
+            )
         if self.meta["partial"]:
             scores = self.test() if self.settings.test != 0 else {}
             best = {"step": self.progress.best, "checkpoints": self.progress.checkpoints}
