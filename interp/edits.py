@@ -136,6 +136,7 @@ class AddAdaptive(_Hashed):
     b: Float[Tensor, " d_model"]
     scale: float = 1.0
     positions: Positions = EVERYWHERE
+    adapts_down_proj = True
 
     @property
     def sites(self) -> tuple[Site, ...]:

@@ -7,15 +7,20 @@ import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.reading import NOTHING_SAID, Reading
 
 _FILE_SUFFIXES = {
     ".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".svec", ".csv", ".txt", ".pkl"
 }  # fmt: skip
 
+
+_SETS = ("vectors", "adapters")
+"""Options that take a set, or a part of it, by its path."""
 
 RESERVED = ("bake", "intervention", "load", "convert", "catalogue", "check-fit")
 """Names in the group `interp.vectors` that are functions of the vectors package and no vectors."""
@@ -37,9 +42,19 @@ def check_paths(**given: str | None) -> None:
         UserError: it can only be a path, and nothing is there.
     """
     for option, value in given.items():
-        if value and is_path(value) and not _file_of(value).exists():
+        if value and is_path(value) and not _file_of(value).exists() and not (option in _SETS and _in_set(value)):
             works = f"give --{option} an existing path, or an alias from `interp list`"
             raise UserError("no such file or folder", given=value, works=works)
+
+
+def _in_set(value: str) -> bool:
+    """Whether a path names a set, a layer or a seed in a folder that `interp train` wrote."""
+    path = _file_of(value)
+    name, above = path.name.partition("@")[0], path.parent
+    if not name:
+        return False
+    layer = name.isdigit() and any(above.parent.glob(f"{escape(above.name)}@*"))
+    return layer or path.with_name(name).is_dir() or any(above.glob(f"{escape(name)}@*"))
 
 
 def is_path(value: str) -> bool:
@@ -74,7 +89,13 @@ def as_task(given: Any) -> Any:
 
 
 def as_vectors(
-    given: Any, model: Any = None, task: Any = None, *, foreign: bool = False, keep: Path | None = None
+    given: Any,
+    model: Any = None,
+    task: Any = None,
+    *,
+    foreign: bool = False,
+    keep: Path | None = None,
+    reading: Reading = NOTHING_SAID,
 ) -> Any:
     """An Intervention from an Intervention, an alias or a path.
 
@@ -84,8 +105,13 @@ def as_vectors(
         task: what vectors that are computed from a model's own completions are computed on.
         foreign: allow vectors of other weights of the same shape.
         keep: folder that keeps computed vectors for the next time.
+        reading: answers to what a file leaves open.
+
+    Raises:
+        UserError: there are no such vectors, they do not fit, or answers about a file are given without one.
     """
     if not isinstance(given, str | Path):
+        reading.refuse(given)
         return given
     from interp.registry import load, offers
 
@@ -93,9 +119,10 @@ def as_vectors(
         made = load("vectors", str(given))
         made = _compute(str(given), made, model, task, keep) if callable(made) else made
         if not isinstance(made, str | Path):
+            reading.refuse(made)
             return made
         given = made
-    return load("vectors", "intervention")(given, model=model, foreign=foreign)
+    return load("vectors", "intervention")(given, model=model, foreign=foreign, **reading.arguments)
 
 
 def _compute(name: str, make: Any, model: Any, task: Any, keep: Path | None) -> Any:

@@ -27,6 +27,7 @@ from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
 from interp.progress import Bar, bar, to_stderr
 from interp.provenance import class_source, class_target, git_revision, machine, now, versions
+from interp.reading import NOTHING_SAID, Reading
 from interp.run import Run
 from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
 
@@ -74,6 +75,7 @@ def run_experiment(
     scale: str = "",
     foreign: bool = False,
     completions_from: Sequence[str] = (),
+    reading: Reading = NOTHING_SAID,
 ) -> Run:
     """Run an experiment, or recall it if its numbers exist already.
 
@@ -87,11 +89,13 @@ def run_experiment(
         scale: recorded in the run.
         foreign: allow vectors of other weights of the same shape.
         completions_from: servers and files that complete prompts in the model's place; see `as_sources`.
+        reading: answers to what a file of vectors leaves open.
 
     Returns:
         The run; partial if it was interrupted or other shards are missing.
     """
-    ctx = open_context(experiment, given, out=out, memory=memory, progress=progress, scale=scale, foreign=foreign)
+    common: dict[str, Any] = {"out": out, "memory": memory, "progress": progress, "scale": scale}
+    ctx = open_context(experiment, given, **common, foreign=foreign, reading=reading)
     ctx.sources = as_sources(completions_from, ctx.vectors)
     return run_in(ctx, experiment, shard=shard)
 
@@ -105,11 +109,12 @@ def open_context(
     progress: bool = True,
     scale: str = "",
     foreign: bool = False,
+    reading: Reading = NOTHING_SAID,
 ) -> Context:
     """What an experiment runs in; arguments as for `run_experiment`."""
     _check_needs(experiment, given)
     model, task = as_model(given.get("model")), as_task(given.get("task"))
-    vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
+    vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out), reading=reading)
     _check_adapters(experiment, vectors)
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
@@ -124,8 +129,9 @@ def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:
 
 
 def _check_adapters(experiment: Measurable, vectors: Any) -> None:
-    if experiment.no_adapters and getattr(getattr(vectors, "card", None), "kind", "") == "rank1":
-        what = f"{experiment.name} takes no rank-1 adapters: {experiment.no_adapters}"
+    kind = getattr(getattr(vectors, "card", None), "kind", "")
+    if experiment.no_adapters and kind in ("rank1", "lora"):
+        what = f"{experiment.name} takes no {'rank-1 adapters' if kind == 'rank1' else 'adapters'}: {experiment.no_adapters}"
         raise UserError(what, given=vectors.card.name or "adapters", works="steering vectors, or another experiment")
 
 

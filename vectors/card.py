@@ -8,9 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from interp.errors import UserError
-
-Placement = Literal["resid_pre", "ln1_out", "attn_out", "resid_mid", "ln2_out", "mlp_out", "resid_post"]
-"""Streams of width d_model, where a vector can be placed."""
+from interp.reading import Placement as Placement
 
 UNKNOWN = "unknown"
 LONGEST_NAME = 120
@@ -37,8 +35,8 @@ class Card(BaseModel):
     """Number of blocks of the model; None where unknown."""
     site: Placement = "resid_post"
     """Stream of the block at which each vector is added."""
-    trained: Literal["together", "apart"] = "together"
-    """`apart`: each layer's vector was trained with the others off."""
+    trained: Literal["together", "apart", "unknown"] = UNKNOWN
+    """`apart`: each layer's vector was trained with the others off; `unknown`: the file does not say."""
     origin: str = UNKNOWN
     """Who made the set and from what."""
     recipe: dict[str, JsonValue] = {}
@@ -81,6 +79,7 @@ class Card(BaseModel):
             return values.pop() if len(values) == 1 else otherwise
 
         depths = {card.n_layers for card in cards}
+        trained = "together" if all(card.trained == "together" for card in cards) else UNKNOWN
         return self.model_copy(
             update={
                 "name": name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}...",
@@ -89,7 +88,7 @@ class Card(BaseModel):
                 "fingerprint": agreed({card.fingerprint for card in cards}, ""),
                 "origin": agreed({card.origin for card in cards}, "several"),
                 "n_layers": depths.pop() if len(depths) == 1 else None,
-                "trained": "apart" if any(card.trained == "apart" for card in cards) else "together",
+                "trained": "apart" if any(card.trained == "apart" for card in cards) else trained,
                 "recipe": dict(recipe),
                 "trials": [],
                 "scores": {},

@@ -28,6 +28,7 @@ class LowRank:
     a: Float[Tensor, "rank d_mlp"]
     b: Float[Tensor, "rank d_model"]
     positions: Positions = EVERYWHERE
+    adapts_down_proj = True
 
     @property
     def sites(self) -> tuple[Site, ...]:
