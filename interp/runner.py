@@ -131,7 +131,8 @@ def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:
 def _check_adapters(experiment: Measurable, vectors: Any) -> None:
     kind = getattr(getattr(vectors, "card", None), "kind", "")
     if experiment.no_adapters and kind in ("rank1", "lora"):
-        what = f"{experiment.name} takes no {'rank-1 adapters' if kind == 'rank1' else 'adapters'}: {experiment.no_adapters}"
+        adapters = "rank-1 adapters" if kind == "rank1" else "adapters"
+        what = f"{experiment.name} takes no {adapters}: {experiment.no_adapters}"
         raise UserError(what, given=vectors.card.name or "adapters", works="steering vectors, or another experiment")
 
 

@@ -23,6 +23,7 @@ def command() -> None:
 
 
 @command.command("train")
+@reads_vectors  # above --layer, so that its own flag is --vector-layer here
 @click.option("--model", metavar="M", default=MODEL, show_default=True, help="Model.")
 @click.option("--vectors", metavar="V", help="Vectors whose change is described; the model's own if not given.")
 @click.option("--task", metavar="T", default=TASK, show_default=True, help="Task with train and validation problems.")
@@ -38,7 +39,6 @@ def command() -> None:
 @click.option("--rate", type=float, help="Adam's rate.")
 @click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/sae"), show_default=True, help="Folder.")
-@reads_vectors
 def train_command(
     model: str, vectors: str | None, task: str, scale: str, out: Path, reading: Reading, **settings: Any
 ) -> None:

@@ -1,4 +1,4 @@
-"""Sets as `interp train` leaves them, found by path: a folder of sets, one set, one of its layers, or the run itself."""
+"""Sets as `interp train` leaves them, by path: a folder of sets, a set, one of its layers, or the run itself."""
 
 from __future__ import annotations
 

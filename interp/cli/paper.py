@@ -18,8 +18,8 @@ from interp.costs import MACHINES
 from interp.errors import UserError
 from interp.experiment import SCALES
 from interp.given import check_paths
-from interp.reading import Reading
 from interp.profiles import PROFILES, Profile
+from interp.reading import Reading
 
 SAE_EXPERIMENTS = ("feature-correctness", "sae-attribution")
 """They take `--sae`."""

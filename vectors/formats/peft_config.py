@@ -17,7 +17,7 @@ _OFF = (None, False, "", [], {})
 _ANY = frozenset(
     {
         *("auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "lora_dropout"),
-        *("megatron_core", "qalora_group_size", "runtime_config", "r", "lora_alpha", "use_rslora", "eva_config"),
+        *("megatron_core", "qalora_group_size", "runtime_config", "r", "lora_alpha", "use_rslora"),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     }
 )
@@ -30,6 +30,7 @@ _ALLOWED: Mapping[str, tuple[Any, ...]] = {
     "velora_config": (None,),
 }
 """PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA and MiCA change the base model's weights at load, so they are not allowed."""
+_NAMES = ("target_modules", "exclude_modules", "layers_pattern")
 _OTHERS = (*(f"self_attn.{name}_proj" for name in "qkvo"), "mlp.gate_proj", "mlp.up_proj")
 
 
@@ -43,9 +44,22 @@ def check_config(config: Mapping[str, Any]) -> None:
         raise UserError("only LoRA adapters are read", given=str(config.get("peft_type"))[:40])
     for name, value in config.items():
         allowed = _ALLOWED.get(name)
-        plain = name in _ANY or (_is_off(value) if allowed is None else _is_in(value, allowed))
+        trained_with = name == "eva_config" and isinstance(value, dict)  # how A was drawn at first
+        plain = trained_with or name in _ANY or (_is_off(value) if allowed is None else _is_in(value, allowed))
         if not plain:
             raise UserError("this variant of LoRA is not read", given=f"{name}: {value}"[:80])
+    _check_selection(config)
+
+
+def _check_selection(config: Mapping[str, Any]) -> None:
+    """Names are a pattern or a list of texts, blocks a number or a list of numbers, and a pattern needs blocks."""
+    if config.get("layers_pattern") and config.get("layers_to_transform") in (None, []):
+        raise UserError("layers_pattern of an adapter needs layers_to_transform", given=config["layers_pattern"])
+    for name, kind in (*((name, str) for name in _NAMES), ("layers_to_transform", int)):
+        value: Any = config.get(name)
+        parts = value if isinstance(value, list) else [value]
+        if value is not None and any(type(part) is not kind for part in parts):
+            raise UserError("this setting of an adapter cannot be read", given=f"{name}: {value}"[:80])
 
 
 def _is_off(value: object) -> bool:
