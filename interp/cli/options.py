@@ -50,7 +50,7 @@ def reading_options(taken: Sequence[str] = ()) -> list[click.Option]:
     """
     return [
         click.Option(
-            [f"reading_{name}", f"--vector-{name}", *([] if name in taken else [f"--{name}"])],
+            [f"reading_{name}", *([] if name in taken else [f"--{name}"]), f"--vector-{name}"],
             type=kind,
             help=f"For --vectors: {text}",
         )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from interp import registry
-from interp.cli import main
+from interp.cli import call
 from interp.errors import UserError
 from interp.given import as_vectors
 from interp.reading import NOTHING_SAID, Reading
@@ -46,17 +46,17 @@ def test_the_flags_exist_wherever_vectors_are_read() -> None:
 def test_the_flags_say_what_a_bare_tensor_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(make((2,))[2].clone(), tmp_path / "v.pt")
     file = str(tmp_path / "v.pt")
-    assert main(["show", file]) == 2
+    assert call(["show", file]) == 2
     refusal = capsys.readouterr().err
     assert "--site" in refusal
     assert "--layer" in refusal
-    assert main(["show", file, "--site", "attn_out", "--layer", "2"]) == 0
+    assert call(["show", file, "--site", "attn_out", "--layer", "2"]) == 0
     assert "attn_out" in capsys.readouterr().out
-    assert main(["show", file, "--vector-site", "attn_out", "--vector-layer", "2"]) == 0
+    assert call(["show", file, "--vector-site", "attn_out", "--vector-layer", "2"]) == 0
     out = str(tmp_path / "v.safetensors")
-    assert main(["vectors", "convert", file, out, "--site", "resid_post", "--layer", "2"]) == 0
-    assert main(["show", out, "--layer", "1"]) == 2
-    assert main(["show", out, "--site", "elsewhere"]) == 2
+    assert call(["vectors", "convert", file, out, "--site", "resid_post", "--layer", "2"]) == 0
+    assert call(["show", out, "--layer", "1"]) == 2
+    assert call(["show", out, "--site", "elsewhere"]) == 2
 
 
 def test_answers_without_a_file_are_refused(tmp_path: Path) -> None:

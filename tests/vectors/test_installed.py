@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from interp.cli import main
+from interp.cli import call
 from interp.errors import UserError
 from tests.vectors.toys import make
 from vectors import SteeringVectors, load_vectors
@@ -74,8 +75,6 @@ def test_the_folder_of_a_training_run_is_its_set(tmp_path: Path) -> None:
 def test_an_installed_adapter_loads_by_its_set(tmp_path: Path) -> None:
     folder = tmp_path / "SETS" / "lora-r2@0"
     folder.mkdir(parents=True)
-    from safetensors.torch import save_file
-
     start = "base_model.model.model.layers.1.mlp.down_proj.lora_"
     save_file(
         {f"{start}A.weight": torch.ones(2, 6), f"{start}B.weight": torch.ones(4, 2)},
@@ -97,13 +96,13 @@ def test_files_that_do_not_belong_together_are_no_set(sets: Path) -> None:
 
 
 def test_the_command_line_takes_paths_of_sets(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["show", f"{sets}/single-layer/1@1"]) == 0
+    assert call(["show", f"{sets}/single-layer/1@1"]) == 0
     shown = capsys.readouterr().out
     assert "operation" in shown
     assert f"1: {make((1,), seed=11).norms[1]:.4g}" in shown
-    assert main(["show", f"{sets}/none/1@1"]) == 2
+    assert call(["show", f"{sets}/none/1@1"]) == 2
     target = sets.parent / "out.npy"
-    assert main(["vectors", "convert", f"{sets}/all-layer", str(target)]) == 0
+    assert call(["vectors", "convert", f"{sets}/all-layer", str(target)]) == 0
     loaded = load_vectors(target)
     assert isinstance(loaded, SteeringVectors)
     assert torch.equal(loaded.directions, make(seed=7).directions)
