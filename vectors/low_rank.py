@@ -14,9 +14,11 @@ from interp.errors import UserError
 from interp.positions import EVERYWHERE, Positions
 from vectors.card import Card
 from vectors.formats.base import Options
-from vectors.formats.peft_lora import CARD as CARD
 from vectors.formats.peft_lora import adapter
 from vectors.train.low_rank import LowRank
+from vectors.untrusted import read_object
+
+CARD = "card.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +55,8 @@ class LowRankAdapters:
             UserError: other modules are adapted too, a variant of LoRA is used, or a file is damaged.
         """
         layers, a, b, scale, card = adapter(Path(folder), options)
+        known = Path(folder) / CARD
+        card = Card.parse(read_object(known, "card"), where=known.name) if known.is_file() else card
         read = cls(a, b * scale, layers, card)
         if card.digest and card.digest != read.digest:
             raise UserError("the tensors are not those of the card", given=Path(folder).name)

@@ -76,7 +76,7 @@ def experiment_command(name: str, cls: type[Experiment]) -> click.Command:
         return _run(name, cls, values)
 
     about = (cls.__doc__ or "").strip() or name
-    params = [*_options(list(cls.model_fields)), *setting_options(cls.model_fields)]
+    params: list[click.Parameter] = [*_options(list(cls.model_fields)), *setting_options(cls.model_fields)]
     return click.Command(name, params=params, callback=callback, help=about)
 
 

@@ -62,13 +62,12 @@ def test_every_kind_equals_sae_lens_or_is_refused(tmp_path: Path, kind: str, nor
 
 def test_settings_that_change_the_forward_pass_equal_sae_lens(tmp_path: Path) -> None:
     x = 3 * torch.randn(5, D_IN, generator=torch.Generator().manual_seed(1))
-    for number, (kind, changed) in enumerate(
-        (
-            ("standard", {"apply_b_dec_to_input": False}),
-            ("topk", {"rescale_acts_by_decoder_norm": True}),
-            ("topk", {"k": 2}),
-        )
-    ):
+    changes: list[tuple[str, dict[str, Any]]] = [
+        ("standard", {"apply_b_dec_to_input": False}),
+        ("topk", {"rescale_acts_by_decoder_norm": True}),
+        ("topk", {"k": 2}),
+    ]
+    for number, (kind, changed) in enumerate(changes):
         path = folder(tmp_path / str(number), kind, **changed)
         ours, theirs = sae.load(path), SAE.load_from_disk(path)
         assert torch.equal(ours.reconstruct(x), theirs(x).detach())

@@ -25,14 +25,14 @@ NAMES = st.text("abcdefghijklmnopqrstuvwxyz_", min_size=1, max_size=14)
 VALUES = st.one_of(st.text(min_size=1, max_size=8), st.integers(0, 9), st.floats(0, 9), st.booleans())
 
 
-def gguf(path: Path, fields: dict[str, Any], layers: tuple[int, ...] = (1, 3), **names: np.ndarray) -> Path:
+def gguf(path: Path, fields: dict[str, Any], names: dict[str, np.ndarray] | None = None) -> Path:
     """A control vector with metadata of any kind."""
     writer = GGUFWriter(path, "controlvector")
     for key, value in fields.items():
         add: Any = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
         writer.add_array(key, value) if isinstance(value, list) else add[type(value)](key, value)
-    vectors = make(layers)
-    for name, values in ({f"direction.{layer}": vectors[layer].numpy() for layer in layers} | names).items():
+    vectors, more = make((1, 3)), names or {}
+    for name, values in ({f"direction.{layer}": vectors[layer].numpy() for layer in (1, 3)} | more).items():
         writer.add_tensor(name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -59,14 +59,18 @@ PLAIN: dict[str, Any] = {
     "glp.layer_ids_zero_based": "1,3",
     "glp.content_sha256": CHECKSUM,
     "general.base_model.0.name": "Model",
-    "small_vectors.trained": "apart",
 }
 
 
 def test_a_control_vector_that_states_a_plain_addition_loads(tmp_path: Path) -> None:
     loaded = _steering(gguf(tmp_path / "v.gguf", PLAIN))
     assert loaded == make((1, 3))
-    assert (loaded.card.trained, loaded.card.base_model) == ("apart", "Model")
+    assert (loaded.card.trained, loaded.card.base_model) == ("unknown", "Model")
+    ours = make((1, 3), trained="apart")
+    own = _steering(gguf(tmp_path / "own.gguf", PLAIN | {"small_vectors.card": ours.card.model_dump_json()}))
+    assert own.card == ours.card
+    with pytest.raises(UserError, match="not those of the card"):
+        load_vectors(gguf(tmp_path / "other.gguf", {"small_vectors.card": make((1,)).card.model_dump_json()}))
     kept = {"general.anything": "x", "controlvector.method": "pca", "controlvector.n_pairs": 12}
     assert _steering(gguf(tmp_path / "kept.gguf", kept)) == make((1, 3))
 
@@ -82,7 +86,7 @@ def test_a_control_vector_that_states_a_plain_addition_loads(tmp_path: Path) -> 
         *(("controlvector.layer_count", 3), ("controlvector.layer_count", 1), ("controlvector.layers", "2,4")),
         *(("controlvector.n_embd", 7), ("controlvector.layer_first", 0), ("controlvector.normalize", True)),
         *(("controlvector.operation", "project"), ("controlvector.component", "attention_heads")),
-        *(("split.count", 2), ("steeringvector.mode", "x"), ("small_vectors.trained", "often"), ("small_vectors.x", 1)),
+        *(("split.count", 2), ("steeringvector.mode", "x"), ("small_vectors.trained", "apart"), ("small_vectors.x", 1)),
     ],
 )
 def test_a_control_vector_that_asks_for_more_is_refused(tmp_path: Path, key: str, value: Any) -> None:
@@ -116,7 +120,7 @@ def test_tensors_of_a_control_vector_are_float32_vectors_named_once(tmp_path: Pa
     }
     for number, (name, values) in enumerate(odd.items()):
         with pytest.raises(UserError):
-            load_vectors(gguf(tmp_path / f"{number}.gguf", {}, **{name: values}))
+            load_vectors(gguf(tmp_path / f"{number}.gguf", {}, {name: values}))
     data = bytearray(gguf(tmp_path / "v.gguf", {}).read_bytes())
     data[4:8] = (3).to_bytes(4, "big")
     (tmp_path / "v.gguf").write_bytes(data)

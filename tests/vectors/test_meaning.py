@@ -33,7 +33,8 @@ def test_a_bare_vector_needs_site_and_layer_and_a_matrix_its_site(tmp_path: Path
     np.save(tmp_path / "v.npy", row.numpy())
     np.save(tmp_path / "row.npy", row[None].numpy())
     for name in ("v.pt", "v.safetensors", "v.npy", "row.npy"):
-        for said in ({}, {"site": "attn_out"}, {"layer": 2}):
+        partly: list[dict[str, Any]] = [{}, {"site": "attn_out"}, {"layer": 2}]
+        for said in partly:
             lacking = {"--site", "--layer"} - {f"--{key}" for key in said}
             with pytest.raises(UserError) as caught:
                 load_vectors(tmp_path / name, **said)
@@ -56,8 +57,9 @@ def test_an_answer_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
     own = make((1,), trained="apart").save(tmp_path / "own")
     assert load_vectors(own, site="resid_post", layer=1, trained="apart") == make((1,))
     control = gguf(tmp_path / "v.gguf", {})
+    contradictions: list[dict[str, Any]] = [{"site": "mlp_out"}, {"layer": 0}, {"rows": "blocks"}, {"seed": 0}]
     for path in (own, control):
-        for said in ({"site": "mlp_out"}, {"layer": 0}, {"rows": "blocks"}, {"seed": 0}):
+        for said in contradictions:
             with pytest.raises(UserError):
                 load_vectors(path, **said)
     with pytest.raises(UserError, match="trained apart"):

@@ -38,7 +38,7 @@ def adapter(folder: Path, family: str = "llama", **settings: Any) -> Path:
     """A trained-looking adapter as peft saves it."""
     from peft import LoraConfig, get_peft_model
 
-    plain = {"task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 6, "target_modules": ["down_proj"]}
+    plain: dict[str, Any] = {"task_type": "CAUSAL_LM", "r": 2, "lora_alpha": 6, "target_modules": ["down_proj"]}
     torch.manual_seed(0)
     wrapped = get_peft_model(base(family), LoraConfig(**plain | settings))
     with torch.no_grad():

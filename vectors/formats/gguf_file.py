@@ -10,6 +10,7 @@ cvector-generator measures at `l_out` of block l and writes `direction.{l + 1}`;
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.files import write_atomically
 from interp.gguf_header import F32, MAGIC, TensorInfo, read_header
+from vectors.card import Card
 from vectors.formats.base import Format, Options, Vectors
-from vectors.formats.gguf_keys import TRAINED, check_keys
+from vectors.formats.gguf_keys import CARD, check_keys
 from vectors.formats.rows import from_rows, steering_only
 from vectors.steering import SteeringVectors
 from vectors.untrusted import ELEMENTS, head, parsing, regular_file
@@ -67,7 +69,17 @@ def read(path: Path, options: Options) -> SteeringVectors:
             raise UserError("llama.cpp refuses direction.0, so nobody knows what it means", given=path.name)
         rows[int(match[1])] = tensor
     check_keys(fields, str(architecture), rows)
-    return from_rows(rows, path, "gguf", options, _known(fields, str(architecture)))
+    vectors = from_rows(rows, path, "gguf", options, _known(fields, str(architecture)))
+    return vectors if CARD not in fields else _with_card(vectors, str(fields[CARD]), path)
+
+
+def _with_card(vectors: SteeringVectors, text: str, path: Path) -> SteeringVectors:
+    """The same vectors with the card inside the file, which must be theirs."""
+    with parsing(path, "card"):
+        card = Card.model_validate_json(text)
+    if (card.kind, card.site, card.digest) != ("vector", vectors.card.site, vectors.digest):
+        raise UserError("the tensors are not those of the card", given=path.name, works="take both from one place")
+    return replace(vectors, card=card)
 
 
 def _known(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
@@ -79,7 +91,7 @@ def _known(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
     base = fields.get("general.base_model.0.name")
     if isinstance(base, str) and base:
         known["base_model"] = base[:200]
-    return known | ({"trained": fields[TRAINED]} if TRAINED in fields else {})
+    return known
 
 
 def write(path: Path, vectors: Vectors) -> Path:

@@ -19,8 +19,8 @@ from interp.errors import UserError
 HOOK = "residual_stream_post_layer"
 """What GLP calls resid_post."""
 
-TRAINED = "small_vectors.trained"
-"""Our own key: how the layers were trained."""
+CARD = "small_vectors.card"
+"""Our own key, the card of the vectors as JSON; other readers skip it."""
 
 _OPERATIONS = ("glp.", "dspark.")
 _EXTRACTION = re.compile(
@@ -65,7 +65,7 @@ def check_keys(fields: Mapping[str, Any], architecture: str, rows: Mapping[int, 
             _check_own(key, name, value, rows)
         elif key.startswith(_OPERATIONS):
             _check_glp(key, name, value, rows)
-        elif key != TRAINED or value not in ("together", "apart", "unknown"):
+        elif key != CARD:
             raise _refused(key, value, "this metadata key of the control vector is not understood")
 
 

@@ -77,11 +77,12 @@ def scale_of(config: Mapping[str, Any]) -> tuple[float, int]:
         UserError: a number is missing or no finite number.
     """
     rank, alpha, rslora = config.get("r"), config.get("lora_alpha"), config.get("use_rslora", False)
-    if type(rank) is not int or rank < 1 or type(alpha) not in (int, float) or not math.isfinite(alpha):
+    number = isinstance(alpha, int | float) and not isinstance(alpha, bool) and math.isfinite(alpha)
+    if type(rank) is not int or rank < 1 or not number:
         raise UserError("an adapter config has numbers r and lora_alpha", given=f"{rank!r}, {alpha!r}"[:60])
     if rslora not in (True, False, None):
         raise UserError("use_rslora is true or false", given=str(rslora)[:40])
-    return float(alpha) / (math.sqrt(rank) if rslora else rank), rank
+    return float(config["lora_alpha"]) / (math.sqrt(rank) if rslora else rank), rank
 
 
 def check_targets(config: Mapping[str, Any], layers: Sequence[int], n_layers: int | None) -> None:

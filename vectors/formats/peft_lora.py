@@ -21,8 +21,6 @@ from vectors.formats.peft_config import check_config, check_targets, scale_of
 from vectors.untrusted import as_vector, bounded, read_object, safetensors_names, safetensors_read
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-CARD = "card.json"
-"""Our card of an adapter folder, where this package wrote it."""
 _TENSOR = re.compile(r"base_model\.model\.model\.layers\.(0|[1-9]\d{0,4})\.mlp\.down_proj\.lora_([AB])\.weight")
 """The names that peft writes for a causal language model; it ignores others when it loads."""
 
@@ -121,9 +119,6 @@ def _stack(rows: dict[int, Tensor], layers: tuple[int, ...], name: str) -> Float
 
 
 def _card(path: Path, config: dict[str, Any], d_model: int, options: Options) -> Card:
-    known = path / CARD
-    if known.is_file():
-        return Card.parse(read_object(known, "card"), where=known.name)
     base = config.get("base_model_name_or_path")
     return Card(
         name=path.name,
