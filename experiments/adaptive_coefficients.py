@@ -91,8 +91,8 @@ def oriented(ctx: Context, vectors: AdaptiveVectors, reference: str) -> Adaptive
 
 
 def alone(vectors: AdaptiveVectors, layer: int) -> AdaptiveVectors:
-    """What is on when a block's adapter acts: all of a set that was trained together, else that adapter alone."""
-    return vectors if vectors.card.trained == "together" else vectors.only(layer)
+    """What is on when a block's adapter acts: that adapter of a set trained apart, else the whole set."""
+    return vectors if vectors.card.trained != "apart" else vectors.only(layer)
 
 
 def rows_of(

@@ -219,7 +219,7 @@ class AdaptiveScaling(Experiment):
         """The block asked for, the only one, or that with the largest mean |c| on training problems."""
         if self.layer is not None or len(vectors.layers) == 1:
             return vectors.only(vectors.layers[0] if self.layer is None else self.layer).layers[0]
-        on = vectors if vectors.card.trained == "together" else vectors.only(vectors.layers[0])
+        on = vectors if vectors.card.trained != "apart" else vectors.only(vectors.layers[0])
         said = self._training(ctx, on)
         found = strengths(ctx, said, vectors, {})
         size = {layer: float(np.abs(one.c[0].numpy())[said.counted].mean()) for layer, one in found.items()}

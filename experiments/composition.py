@@ -41,7 +41,7 @@ class Composition(Sweep):
     columns: ClassVar[dict[str, str]] = {
         **SWEEP_COLUMNS,
         "part": "summary (a condition), answers (a completion), pairs, whole (means over pairs), draws (of partners)",
-        "trained": "together or apart, as the vectors' card says",
+        "trained": "together, apart or unknown, as the vectors' card says",
         "layer": "block of a single vector",
         "factor": "multiple of a single vector",
         "i": "lower block of a pair",

@@ -165,8 +165,9 @@ def _judge(frame: pd.DataFrame, claim: str, name: str) -> Verdict:
     drawn = [value for value in rows[rows["part"] == "draws"][name] if np.isfinite(value)]
     control = control_interval({"partner": drawn}, ["partner"])
     reason = too_few(found.n) or (None if control else "there are no control draws to compare with")
-    if row["trained"] == "together":
-        reason = "these vectors were trained together"
+    if row["trained"] != "apart":
+        known = row["trained"] == "together"
+        reason = "these vectors were trained together" if known else "nobody says that these vectors were trained apart"
     elif reason is None and not single.low > 0:
         reason = (
             f"alone, the vectors are {100 * single.estimate:.1f} points [{100 * single.low:.1f}, "

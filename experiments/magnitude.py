@@ -121,7 +121,7 @@ class Magnitude(Sweep):
         every = acting(ctx)
         if self.layer is not None:
             return every.only(self.layer)
-        if every.card.trained == "together":
+        if every.card.trained != "apart":
             return every
         layers, temperature = spread(every.layers, self.blocks), max(self.temperatures)
         choose = partial(self.chosen_layer, ctx, every, layers, temperature)

@@ -74,7 +74,7 @@ class Persistence(Experiment):
         "stratum": "generated tokens or tokens of the problem (prompt)",
         "vector": '"trained" for the vector under study, else the kind of control',
         "draw": "draw of a control",
-        "trained": "how the vectors were trained: together or apart; here each is on alone",
+        "trained": "how the vectors were trained: together, apart or unknown; here each is on alone",
         "layer": "steered block l, 0 = first (i of D_i in the parts final)",
         "observed": "observed block k > l (j of D_j in the part final)",
         "statistic": "diff_vector = mean_t cos(Delta, s_k); diff_diff = mean_t cos(Delta, mean Delta); mean_diff = "

@@ -133,7 +133,7 @@ class Sweep(Experiment, abstract=True):
             steered: rows of `answers` of the steered model, whose entropy is matched.
             temperature: of the sweep; greedy has no entropy to match, and few-shot prompts are sampled.
         """
-        sets = {name: one for name, one in self.others(ctx).items() if one.card.trained == "together"}
+        sets = {name: one for name, one in self.others(ctx).items() if one.card.trained != "apart"}
         conditions = [BASE, *(Condition(name, edits=one.edits()) for name, one in sets.items())]
         found = self.measured(ctx, conditions, temperature, ())
         if not temperature:

@@ -156,7 +156,7 @@ class VectorGeometry(Experiment):
             if name in seeds and other is None:
                 raise UserError("no such vectors for this model", given=name, works="an alias, a file or a folder")
             if isinstance(other, Acting) and other.digest != every.digest:
-                apart = other.card.trained != every.card.trained
+                apart = {other.card.trained, every.card.trained} == {"apart", "together"}
                 relation = "seed" if name in seeds else "apart-together" if apart else "other"
                 yield name, relation, written(ctx, other)
 

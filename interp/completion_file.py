@@ -25,6 +25,9 @@ from interp.identity import identity_of
 from interp.model import Model
 
 Line = dict[str, Any]
+_ASKED = ("prompt_ids", "model", "edits", "temperature", "max_new_tokens", "stop_ids")
+"""What must agree before a line stands in for a completion."""
+_NAMES = {*_ASKED, "problem", "sample", "prompt", "text", "ids", "ended", "log_prob", "entropy"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class FileSource:
         """
         lines: dict[str, list[Line]] = {}
         for line in read_lines(path):
-            if "edits" not in line or "prompt_ids" not in line:
+            if not {"edits", "prompt_ids", "sample"} <= set(line):
                 works = "interp completions import"
                 raise UserError("this file does not say what its completions are of", given=path.name, works=works)
             if line.get("ids"):
@@ -152,7 +155,7 @@ def _answers(lines: Sequence[Line], asks: Sequence[Line], model: Model) -> list[
         if name not in place:
             works = f"ask for more than n = {len(asks)}"
             raise UserError("a completion of no problem that was asked", given=name, works=works)
-        for part in ("prompt_ids", "model", "edits", "temperature", "max_new_tokens"):
+        for part in _ASKED:
             if part in line and line[part] != asks[place[name]][part]:
                 raise UserError(f"a completion that was asked for otherwise: {part} differs", given=f"problem {name}")
         said[place[name]].append(_said(line, model))
@@ -176,8 +179,24 @@ def read_lines(path: Path) -> list[Line]:
         if not isinstance(line, dict):
             raise UserError("not a line of JSON with names", given=f"{path.name}, line {number}")
         if line:
+            _check_line(line, f"{path.name}, line {number}")
             found.append(line)
     return found
+
+
+def _check_line(line: Line, where: str) -> None:
+    """Refuse a name that is not read, such as a setting of the sampler, and values of a wrong kind."""
+    unknown = sorted(set(line) - _NAMES)
+    if unknown:
+        works = f"a line has some of {', '.join(sorted(_NAMES))}"
+        raise UserError("a completion with a field that is not understood", given=f"{where}: {unknown[0]}", works=works)
+    for name in ("ids", "prompt_ids", "stop_ids"):
+        values = line.get(name)
+        if values is not None and not (isinstance(values, list) and all(type(v) is int and v >= 0 for v in values)):
+            raise UserError("token ids are a list of numbers from 0", given=f"{where}: {name}")
+    sample = line.get("sample", 0)
+    if type(sample) is not int or sample < 0:
+        raise UserError("a sample is a number from 0", given=f"{where}: {sample}")
 
 
 def _said(line: Line, model: Model) -> Said:
@@ -206,8 +225,7 @@ def _answer(row: Completion, text: str) -> Line:
 
 
 def _asked(line: Line) -> str:
-    names = ("prompt_ids", "model", "edits", "temperature", "max_new_tokens")
-    return digest([line.get(name) for name in names])
+    return digest([line.get(name) for name in _ASKED])
 
 
 def _write(out: Path, lines: Sequence[Line]) -> None:

@@ -94,9 +94,10 @@ class Editor:
         """One pass under these edits; arguments as for `Engine.forward`.
 
         Raises:
-            UserError: paths are to be patched, or streams compared with the base's, in a model that runs through its
-                own hooks.
+            UserError: an adapter of down_proj meets a norm after it; or paths are to be patched, or streams compared
+                with the base's, in a model that runs through its own hooks.
         """
+        self._check_norm(path)
         if self.base_sites:
             self._base = self._run_base(path, tokens, cache, resid if clean is None else clean, start)
         if not self.patches:
@@ -120,6 +121,16 @@ class Editor:
             routes=self._routes,
             clean=clean,
         )
+
+    def _check_norm(self, path: Engine | HookPath) -> None:
+        """Our mlp_out lies behind a norm that follows the MLP (Gemma); what adapts down_proj acts before it."""
+        if not getattr(path.hooked.cfg, "use_normalization_before_and_after", False):
+            return
+        for entry in self.entries:
+            if getattr(entry.edit, "adapts_down_proj", False):
+                works = "use a vector at mlp_out or resid_post"
+                what = "a norm follows this model's MLP, so an adapter of down_proj is no addition to its output"
+                raise UserError(what, given=entry.edit.describe(), works=works)
 
     def _run_base(
         self, path: Engine | HookPath, tokens: Tokens, cache: Any, resid: Tensor | None, start: int

@@ -149,6 +149,7 @@ class AddAdaptive(_Hashed):
     scale: float = 1.0
     positions: Positions = EVERYWHERE
     origin: str = field(default="", kw_only=True, repr=False)
+    adapts_down_proj = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layer", block(self.layer))

@@ -8,18 +8,23 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
 from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.identity import identity_of, kept_identity
+from interp.reading import NOTHING_SAID, Reading
 from interp.zero_norm import refuse_zero
 
 _FILE_SUFFIXES = {
     ".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".svec", ".csv", ".txt", ".pkl"
 }  # fmt: skip
 
+
+_SETS = ("vectors", "adapters")
+"""Options that take a set, or a part of it, by its path."""
 
 RESERVED = ("bake", "intervention", "load", "convert", "catalogue", "check-fit")
 """Names in the group `interp.vectors` that are functions of the vectors package and no vectors."""
@@ -44,9 +49,19 @@ def check_paths(**given: str | None) -> None:
         UserError: it can only be a path, and nothing is there.
     """
     for option, value in given.items():
-        if value and is_path(value) and not _file_of(value).exists():
+        if value and is_path(value) and not _file_of(value).exists() and not (option in _SETS and _in_set(value)):
             works = f"give --{option} an existing path, or an alias from `interp list`"
             raise UserError("no such file or folder", given=value, works=works)
+
+
+def _in_set(value: str) -> bool:
+    """Whether a path names a set, a layer or a seed in a folder that `interp train` wrote."""
+    path = _file_of(value)
+    name, above = path.name.partition("@")[0], path.parent
+    if not name:
+        return False
+    layer = name.isdigit() and any(above.parent.glob(f"{escape(above.name)}@*"))
+    return layer or path.with_name(name).is_dir() or any(above.glob(f"{escape(name)}@*"))
 
 
 def is_path(value: str) -> bool:
@@ -82,7 +97,13 @@ def as_task(given: Any) -> Any:
 
 @takes_model
 def as_vectors(
-    given: Any, model: Any = None, task: Any = None, *, foreign: bool = False, keep: Path | None = None
+    given: Any,
+    model: Any = None,
+    task: Any = None,
+    *,
+    foreign: bool = False,
+    keep: Path | None = None,
+    reading: Reading = NOTHING_SAID,
 ) -> Any:
     """An Intervention from an Intervention, an alias or a path.
 
@@ -92,18 +113,23 @@ def as_vectors(
         task: what vectors that are computed from a model's own completions are computed on.
         foreign: allow vectors of other weights of the same shape.
         keep: folder that keeps computed vectors for the next time.
+        reading: answers to what a file leaves open.
 
     Raises:
-        UserError: there are no such vectors, they do not fit the model, or one that a run needs has norm 0.
+        UserError: there are no such vectors, they do not fit the model, one that a run needs has norm 0, or answers
+            about a file are given without one.
     """
     if not isinstance(given, str | Path):
+        reading.refuse(given)
         return given
     from interp.registry import load
 
     made = named_vectors(str(given), model, task, keep=keep)
     if made is not None and not isinstance(made, str | Path):
+        reading.refuse(made)
         return made
-    loaded = load("vectors", "intervention")(given if made is None else made, model=model, foreign=foreign)
+    source = given if made is None else made
+    loaded = load("vectors", "intervention")(source, model=model, foreign=foreign, **reading.arguments)
     if model is not None:
         refuse_zero(loaded, "used in a run")
     return loaded

@@ -15,6 +15,7 @@ from interp import registry
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.given import as_asked, is_path
+from interp.reading import NOTHING_SAID, Reading
 from interp.run import Run
 from interp.store import RunRecord
 
@@ -33,6 +34,7 @@ def run_on_ray(
     foreign: bool = False,
     completions_from: Sequence[str] = (),
     asked: Mapping[str, Any] | None = None,
+    reading: Reading = NOTHING_SAID,
 ) -> Run:
     """Run an experiment on the cluster of RAY_ADDRESS, or on a local one that is started for it.
 
@@ -46,6 +48,7 @@ def run_on_ray(
         foreign: as for `run_experiment`.
         completions_from: as for `run_experiment`.
         asked: as for `run_experiment`.
+        reading: as for `run_experiment`.
 
     Raises:
         UserError: ray is not installed, or what a worker raised.
@@ -56,6 +59,7 @@ def run_on_ray(
     count = max(1, gpus or int(resources.get("CPU", 1)))
     placed = {key: _absolute(value) if isinstance(value, str) else value for key, value in given.items()}
     options: dict[str, Any] = {"out": str(Path(out).resolve()), "memory": memory, "scale": scale, "foreign": foreign}
+    options["reading"] = reading
     options["completions_from"] = [_absolute(one) for one in completions_from]
     options["asked"] = None if asked is None else as_asked(asked)
     task = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=RETRIES)(run_shard)

@@ -26,6 +26,7 @@ from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
 from interp.progress import Bar, bar, to_stderr
 from interp.provenance import now
+from interp.reading import NOTHING_SAID, Reading
 from interp.registry import watching
 from interp.run import Run
 from interp.run_description import Measurable, describe
@@ -54,6 +55,7 @@ def run_experiment(
     foreign: bool = False,
     completions_from: Sequence[str] = (),
     asked: Mapping[str, Any] | None = None,
+    reading: Reading = NOTHING_SAID,
 ) -> Run:
     """Run an experiment, or recall it if its numbers exist already.
 
@@ -68,11 +70,13 @@ def run_experiment(
         foreign: allow vectors of other weights of the same shape.
         completions_from: servers and files that complete prompts in the model's place; see `as_sources`.
         asked: what the command line was given, by flag, for the recipe of the run; from the other arguments if None.
+        reading: answers to what a file of vectors leaves open.
 
     Returns:
         The run; partial if it was interrupted or other shards are missing.
     """
-    ctx = open_context(experiment, given, out=out, memory=memory, progress=progress, scale=scale, foreign=foreign)
+    common: dict[str, Any] = {"out": out, "memory": memory, "progress": progress, "scale": scale}
+    ctx = open_context(experiment, given, **common, foreign=foreign, reading=reading)
     ctx.sources = as_sources(completions_from, ctx.vectors)
     options = {"out": str(out), "foreign": foreign, "completions_from": list(completions_from)}
     ctx.asked = as_asked({**ctx.names, **options} if asked is None else asked)
@@ -88,11 +92,12 @@ def open_context(
     progress: bool = True,
     scale: str = "",
     foreign: bool = False,
+    reading: Reading = NOTHING_SAID,
 ) -> Context:
     """What an experiment runs in; arguments as for `run_experiment`."""
     _check_needs(experiment, given)
     model, task = as_model(given.get("model")), as_task(given.get("task"))
-    vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
+    vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out), reading=reading)
     _check_adapters(experiment, vectors)
     refuse_zero(vectors, f"studied by {experiment.name}")
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
@@ -108,8 +113,10 @@ def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:
 
 
 def _check_adapters(experiment: Measurable, vectors: Any) -> None:
-    if experiment.no_adapters and getattr(getattr(vectors, "card", None), "kind", "") == "rank1":
-        what = f"{experiment.name} takes no rank-1 adapters: {experiment.no_adapters}"
+    kind = getattr(getattr(vectors, "card", None), "kind", "")
+    if experiment.no_adapters and kind in ("rank1", "lora"):
+        adapters = "rank-1 adapters" if kind == "rank1" else "adapters"
+        what = f"{experiment.name} takes no {adapters}: {experiment.no_adapters}"
         raise UserError(what, given=vectors.card.name or "adapters", works="steering vectors, or another experiment")
 
 

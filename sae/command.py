@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from interp.cli.options import reads_vectors
 from interp.given import as_model, as_task, as_vectors, check_paths, default_vectors
+from interp.reading import Reading
 
 MODEL = "smollm2-135m-instruct"
 TASK = "word-problems"
@@ -21,6 +23,7 @@ def command() -> None:
 
 
 @command.command("train")
+@reads_vectors  # above --layer, so that its own flag is --vector-layer here
 @click.option("--model", metavar="M", default=MODEL, show_default=True, help="Model.")
 @click.option("--vectors", metavar="V", help="Vectors whose change is described; the model's own if not given.")
 @click.option("--task", metavar="T", default=TASK, show_default=True, help="Task with train and validation problems.")
@@ -36,14 +39,16 @@ def command() -> None:
 @click.option("--rate", type=float, help="Adam's rate.")
 @click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/sae"), show_default=True, help="Folder.")
-def train_command(model: str, vectors: str | None, task: str, scale: str, out: Path, **settings: Any) -> None:
+def train_command(
+    model: str, vectors: str | None, task: str, scale: str, out: Path, reading: Reading, **settings: Any
+) -> None:
     """Train with sae-lens and report on held-out problems."""
     check_paths(model=model, vectors=vectors, task=task)
     from sae.training import TrainSettings, train
 
     chosen = TrainSettings.at(scale, **{name: value for name, value in settings.items() if value is not None})
     loaded, problems = as_model(model), as_task(task)
-    given = as_vectors(vectors or default_vectors(model), loaded, problems)
+    given = as_vectors(vectors or default_vectors(model), loaded, problems, reading=reading)
     trained = train(loaded, given, problems, chosen, out=out, say=lambda text: click.echo(text, err=True))
     for name, value in trained.report.model_dump().items():
         click.echo(f"{name:12} {value:.4g}")
@@ -64,8 +69,16 @@ def train_command(model: str, vectors: str | None, task: str, scale: str, out: P
     "--metric", type=click.Choice(["kl", "log_prob", "logit_diff"]), default="kl", show_default=True, help="Scalar."
 )
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Features to show.")
+@reads_vectors
 def attribute_command(
-    prompt: str, model: str, vectors: str | None, name: str | None, task: str, metric: str, top: int
+    prompt: str,
+    model: str,
+    vectors: str | None,
+    name: str | None,
+    task: str,
+    metric: str,
+    top: int,
+    reading: Reading,
 ) -> None:
     """Complete PROMPT greedily under the vectors and show which features the scalar comes from."""
     check_paths(model=model, vectors=vectors, sae=name)
@@ -76,7 +89,7 @@ def attribute_command(
     from sae.passes import lay_out, streams
 
     loaded, problems = as_model(model), as_task(task)
-    given = as_vectors(vectors or default_vectors(model), loaded, problems)
+    given = as_vectors(vectors or default_vectors(model), loaded, problems, reading=reading)
     found = load_for(given, loaded, name)
     asked = problems.prompt(loaded.tokenizer, prompt)
     said = loaded.generate([asked], given.edits(), max_new_tokens=problems.max_new_tokens, temperature=0)

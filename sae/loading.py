@@ -16,6 +16,7 @@ from interp.given import as_model
 from sae.card import SaeCard
 from sae.catalogue import list_pretrained
 from sae.dictionary import Dictionary, hook_of, site_of
+from sae.kinds import check_folder, check_kind
 
 PAGE = "https://www.neuronpedia.org/{}"
 
@@ -95,6 +96,7 @@ def load_folder(folder: Path) -> Dictionary:
     """
     from sae_lens import SAE
 
+    check_folder(folder)
     try:
         inner: Any = SAE.load_from_disk(folder)
     except Exception as error:  # sae-lens, safetensors and torch raise a dozen classes on damaged files
@@ -134,8 +136,12 @@ def _release(release: str, identifier: str) -> Dictionary:
 def _wrap(inner: Any, card: SaeCard) -> Dictionary:
     import torch
 
+    check_kind(inner)
     metadata = inner.cfg.metadata
     site = site_of(card.hook or metadata.hook_name)
+    if metadata.hook_name and site_of(metadata.hook_name) != site:
+        given = f"{card.hook} in card.json, {metadata.hook_name} in cfg.json"
+        raise UserError("card and config of this autoencoder name different hook points", given=given)
     card = card.model_copy(update={"hook": hook_of(site), "base_model": _model(card, metadata)})
     page = card.neuronpedia or str(metadata.neuronpedia_id or "")
     inner = inner.to(dtype=torch.float32).eval()

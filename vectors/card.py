@@ -10,9 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from interp.active_edits import CONTROL
 from interp.errors import UserError
 from interp.given import with_lineage
-
-Placement = Literal["resid_pre", "ln1_out", "attn_out", "resid_mid", "ln2_out", "mlp_out", "resid_post"]
-"""Streams of width d_model, where a vector can be placed."""
+from interp.reading import Placement as Placement
 
 UNKNOWN = "unknown"
 LONGEST_NAME = 120
@@ -41,8 +39,8 @@ class Card(BaseModel):
     """Number of blocks of the model; None where unknown."""
     site: Placement = "resid_post"
     """Stream of the block at which each vector is added."""
-    trained: Literal["together", "apart"] = "together"
-    """`apart`: each layer's vector was trained with the others off."""
+    trained: Literal["together", "apart", "unknown"] = UNKNOWN
+    """`apart`: each layer's vector was trained with the others off; `unknown`: the file does not say."""
     origin: str = UNKNOWN
     """Who made the set and from what."""
     recipe: dict[str, JsonValue] = {}
@@ -97,6 +95,7 @@ class Card(BaseModel):
             return values.pop() if len(values) == 1 else otherwise
 
         depths = {card.n_layers for card in cards}
+        trained = "together" if all(card.trained == "together" for card in cards) else UNKNOWN
         return self.model_copy(
             update={
                 "name": name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}...",
@@ -106,7 +105,7 @@ class Card(BaseModel):
                 "fingerprint": agreed({card.fingerprint for card in cards}, ""),
                 "origin": agreed({card.origin for card in cards}, "several"),
                 "n_layers": depths.pop() if len(depths) == 1 else None,
-                "trained": "apart" if any(card.trained == "apart" for card in cards) else "together",
+                "trained": "apart" if any(card.trained == "apart" for card in cards) else trained,
                 "recipe": dict(recipe),
                 "trials": [],
                 "scores": {},

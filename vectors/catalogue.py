@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 
 from interp.errors import UserError
@@ -72,6 +73,27 @@ def list_pretrained(folder: Path = PRETRAINED) -> list[Pretrained]:
         if match := _ADAPTER.fullmatch(config.parent.name):
             files[config.parts[-3], match["stem"], int(match["seed"])] = [(-1, config.parent)]
     return sorted(Pretrained(*key, tuple(sorted(found))) for key, found in files.items())
+
+
+def sets_in(folder: Path, name: str | None = None) -> list[Pretrained]:
+    """The sets in the folder of one model, sorted by name and seed; reads names only.
+
+    Args:
+        folder: holds `<set>@<seed>.safetensors`, `<set>/<layer>@<seed>.safetensors` or adapters `<set>@<seed>/`.
+        name: of the only set to look for.
+    """
+    files: dict[tuple[str, int], list[tuple[int, Path]]] = {}
+    sets, layers = ("*", "*/*") if name is None else (f"{escape(name)}@*", f"{escape(name)}/*")
+    for path in sorted((*folder.glob(f"{sets}.safetensors"), *folder.glob(f"{layers}.safetensors"))):
+        match = _FILE.fullmatch(path.name)
+        single = path.parent != folder
+        if match is not None and (match["stem"].isdigit() or not single):
+            key = path.parent.name if single else match["stem"], int(match["seed"])
+            files.setdefault(key, []).append((int(match["stem"]) if single else -1, path))
+    for config in folder.glob(f"{sets}/{ADAPTER_CONFIG}"):
+        if match := _ADAPTER.fullmatch(config.parent.name):
+            files[match["stem"], int(match["seed"])] = [(-1, config.parent)]
+    return sorted(Pretrained(folder.name, *key, tuple(sorted(found))) for key, found in files.items())
 
 
 def find(alias: str, folder: Path = PRETRAINED) -> Choice:

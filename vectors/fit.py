@@ -7,12 +7,11 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.given import as_model
-from vectors.adaptive import AdaptiveVectors
 from vectors.card import Card
 
 Fit = Literal["same base", "origin unknown", "foreign"]
 
-_NORM_AFTER_MLP = ("gemma2", "gemma3", "gemma-2", "gemma-3", "olmo2")
+_NORM_AFTER_MLP = ("gemma2", "gemma3", "gemma-2", "gemma-3", "olmo2", "olmo3", "glm4", "exaone4")
 
 
 @runtime_checkable
@@ -52,8 +51,8 @@ def check_fit(vectors: Carded, model: Any, *, foreign: bool = False) -> Fit:
     architecture, lineage = _text(model, "architecture"), _text(model, "lineage")
     if card.architecture and architecture and card.architecture != architecture:
         raise UserError("these vectors are for another architecture", given=card.architecture, works=architecture)
-    if isinstance(vectors, AdaptiveVectors) and architecture.lower().startswith(_NORM_AFTER_MLP):
-        raise UserError("a norm follows this MLP, so its adapter is no rank-1 addition", given=architecture)
+    _check_down_proj(card, model, architecture)
+    _check_width(vectors, model)
     _check_norm(card, model)
     if not card.lineage or not lineage:
         return "origin unknown"
@@ -80,6 +79,28 @@ def _check_shape(vectors: Carded, model: Any) -> None:
         raise UserError(f"the model has {n_layers} layers", given=f"vectors for {depth} layers")
     if max(vectors.layers) >= n_layers:
         raise UserError(f"the model has layers 0 to {n_layers - 1}", given=f"a vector at layer {max(vectors.layers)}")
+
+
+def _check_down_proj(card: Card, model: Any, architecture: str) -> None:
+    """A file that changes the MLP module itself means the stream before a norm that follows, which has no site."""
+    cfg = getattr(model, "cfg", None)
+    follows = bool(getattr(cfg, "use_normalization_before_and_after", False))
+    follows = follows or architecture.lower().startswith(_NORM_AFTER_MLP)
+    if not follows:
+        return
+    if card.kind != "vector":
+        raise UserError("a norm follows this MLP, so its adapter is no addition to the stream", given=architecture)
+    if "module" in card.recipe and card.site in ("mlp_out", "resid_post"):
+        what = "a norm follows this MLP, so a bias of its output is no addition to the stream"
+        raise UserError(what, given=architecture, works="train the vector at resid_post")
+
+
+def _check_width(vectors: Carded, model: Any) -> None:
+    """An adapter also reads the MLP, whose width must be the model's."""
+    width = getattr(getattr(model, "cfg", None), "d_mlp", None)
+    reads = getattr(vectors, "a", None)
+    if width is not None and reads is not None and reads.shape[-1] != width:
+        raise UserError(f"the model has an MLP of width {width}", given=f"adapters that read {reads.shape[-1]}")
 
 
 def _check_norm(card: Card, model: Any) -> None:

@@ -52,17 +52,19 @@ class LowRankAdapters:
             raise UserError("a low-rank adapter holds NaN or infinite values")
 
     @classmethod
-    def read(cls, folder: str | Path) -> LowRankAdapters:
+    def read(cls, folder: str | Path, options: Options = Options()) -> LowRankAdapters:  # noqa: B008 - frozen
         """Read a PEFT folder, with its card where one lies beside the weights.
 
         Raises:
             UserError: other modules are adapted too, a variant of LoRA is used, or a file is damaged.
         """
-        path = Path(folder)
-        layers, a, b, scale, card = adapter(path, Options())
-        known = path / CARD
+        layers, a, b, scale, card = adapter(Path(folder), options)
+        known = Path(folder) / CARD
         card = Card.parse(read_object(known, "card"), where=known.name) if known.is_file() else card
-        return cls(a, b * scale, layers, card)
+        read = cls(a, b * scale, layers, card)
+        if card.digest and card.digest != read.digest:
+            raise UserError("the tensors are not those of the card", given=Path(folder).name)
+        return read
 
     @property
     def digest(self) -> str:

@@ -13,6 +13,8 @@ from vectors.card import Card
 from vectors.untrusted import CARD_BYTES, parsing, read_json, safetensors_metadata
 
 KEY = "small_vectors_card"
+_MEANING = ("kind", "site", "trained", "n_layers")
+"""Fields that decide what the tensors do; the others may be edited in the JSON file."""
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], card: Card) -> Path:
@@ -37,6 +39,23 @@ def read_card(path: Path) -> Card | None:
     beside = card_path(path)
     if beside.exists():
         return Card.parse(read_json(beside, "card", CARD_BYTES), where=beside.name)
+    return _card_inside(path)
+
+
+def check_inside(path: Path, card: Card) -> None:
+    """Compare a card with the one inside the file.
+
+    Raises:
+        UserError: they differ in a field that decides what the tensors do.
+    """
+    inside = _card_inside(path)
+    for name in _MEANING if inside is not None else ():
+        if getattr(card, name) != getattr(inside, name):
+            given = f"{path.name}: {name} is {getattr(inside, name)} inside and {getattr(card, name)} beside"
+            raise UserError("the card beside this file contradicts the one inside", given=given)
+
+
+def _card_inside(path: Path) -> Card | None:
     text = safetensors_metadata(path).get(KEY)
     if text is None:
         return None

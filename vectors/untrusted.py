@@ -66,7 +66,7 @@ def read_json(path: Path, what: str, limit: int = JSON_BYTES) -> Any:
     if size > limit:
         raise UserError(f"this {what} is too large", given=f"{path.name}, {size} bytes", works=f"at most {limit} bytes")
     with parsing(path, what):
-        return json.loads(path.read_bytes(), parse_constant=_no_constant)
+        return json.loads(path.read_bytes(), parse_constant=_no_constant, object_pairs_hook=_once)
 
 
 def read_object(path: Path, what: str, limit: int = CARD_BYTES) -> dict[str, Any]:
@@ -79,6 +79,15 @@ def read_object(path: Path, what: str, limit: int = CARD_BYTES) -> dict[str, Any
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that names a key twice, of which readers silently take the last."""
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return read
 
 
 def is_safetensors(path: Path) -> bool:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from interp.cli.options import DEFAULT_MODEL
+from interp.cli.options import DEFAULT_MODEL, reads_vectors
 from interp.given import as_model, as_vectors, check_paths
+from interp.reading import Reading
 
 if TYPE_CHECKING:
     from interp.comparison import Comparison, Said
@@ -28,6 +29,7 @@ _STEPS = ("", "on #4a3520", "on #7a4d22", "on #b36a24", "on #f28e2b")
 @click.option("--seed", type=int, default=0, show_default=True, help="Random stream, the same for all.")
 @click.option("--foreign", is_flag=True, help="Allow vectors of other weights of the same shape.")
 @click.option("--html", "html_file", metavar="FILE", help="Write a page with coloured tokens.")
+@reads_vectors
 def command(
     vectors: str,
     prompt: str,
@@ -39,6 +41,7 @@ def command(
     seed: int,
     foreign: bool,
     html_file: str | None,
+    reading: Reading,
 ) -> None:
     """Show base and steered completions of a prompt, tokens coloured by what the vectors changed."""
     check_paths(vectors=vectors, model=model)
@@ -46,7 +49,7 @@ def command(
     from interp.comparison import compare
 
     loaded = as_model(model)
-    v = as_vectors(vectors, loaded, foreign=foreign)
+    v = as_vectors(vectors, loaded, foreign=foreign, reading=reading)
     named = {"base": None, **{f"{scale:g} v" if scale != 1 else "v": scale * v for scale in scales}}
     shown = compare(loaded, prompt, named, system=system, max_new_tokens=tokens, temperature=temperature, seed=seed)
     if html_file is None:

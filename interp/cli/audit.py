@@ -17,12 +17,14 @@ from interp.cli.options import (
     model_option,
     out_option,
     prompts_option,
+    reads_vectors,
     task_option,
 )
 from interp.cli.suite import Given, Shared, run_all
 from interp.errors import UserError
 from interp.experiment import DEFAULT_SCALE, SCALES
 from interp.given import check_paths, describe_vectors
+from interp.reading import Reading
 
 
 @add(model_option(), foreign_option(), task_option(), prompts_option())
@@ -31,6 +33,7 @@ from interp.given import check_paths, describe_vectors
 @click.argument("vectors", metavar="V")
 @click.option("--scale", metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run.")
+@reads_vectors
 def command(
     vectors: str,
     model: str,
@@ -42,6 +45,7 @@ def command(
     out: str,
     scale: str,
     dry_run: bool,
+    reading: Reading,
 ) -> int:
     """Measure what vectors gain, what they cost and how they act, beside controls: one page."""
     if scale not in SCALES:
@@ -52,7 +56,7 @@ def command(
         for entry in entries:
             click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale}")
         return 0
-    given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs)
+    given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs, reading=reading)
     about = _about(Shared(given), vectors)
     write = partial(registry.load("reports", "write-audit"), entries, out=Path(out), about=about, scale=scale)
     made, failed, code = run_all(entries, given, write)

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
+from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK, reads_vectors
 from interp.given import as_model, as_task, as_vectors, check_paths
+from interp.reading import Reading
 
 
 def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -30,7 +31,7 @@ def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
     ]
     for option in reversed(options):
         command = option(command)
-    return command
+    return reads_vectors(command)
 
 
 @click.group("completions")
@@ -82,6 +83,7 @@ def _request(
     temperature: float,
     tokens: int | None,
     seed: int,
+    reading: Reading,
 ) -> tuple[Any, Any, list[str]]:
     """Model, request and the problems' ids."""
     check_paths(model=model, vectors=vectors, task=task)
@@ -90,7 +92,7 @@ def _request(
     problems = as_task(task)
     problems = problems if tokens is None else replace(problems, max_new_tokens=tokens)
     loaded = as_model(model)
-    steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out))
+    steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out), reading=reading)
     ctx = Context(loaded, steered, problems, n=n, seed=seed)
     chosen = ctx.problems(split)  # pyright: ignore[reportArgumentType] - one of the choices
     names = [problem.id for problem in chosen]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
+from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK, reads_vectors
 from interp.given import as_model, as_sources, as_task, as_vectors, check_paths, plain_name
+from interp.reading import Reading
 
 
 @click.command("eval")
@@ -27,6 +28,7 @@ from interp.given import as_model, as_sources, as_task, as_vectors, check_paths,
 @click.option("--completions-from", multiple=True, metavar="URL|FILE", help="What completes in the model's place.")
 @click.option("--out", metavar="DIR", default="runs", show_default=True, help="Where completions are kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@reads_vectors
 def command(
     model: str,
     vectors: str | None,
@@ -42,6 +44,7 @@ def command(
     completions_from: tuple[str, ...],
     out: str,
     as_json: bool,
+    reading: Reading,
 ) -> None:
     """Grade a model's completions, with vectors or without, and give the accuracy with its interval."""
     check_paths(model=model, vectors=vectors, task=task)
@@ -52,7 +55,7 @@ def command(
     problems = as_task(task)
     problems = problems if tokens is None else replace(problems, max_new_tokens=tokens)
     loaded = as_model(model)
-    steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out))
+    steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out), reading=reading)
     ctx = Context(loaded, steered, problems, n=n, seed=seed, store=Store(Path(out)), memory=memory)
     ctx.sources = as_sources(completions_from, steered)
     found = evaluate(ctx, split=split, temperature=temperature, samples=samples)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Sequence as AbstractSequence
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -12,6 +13,7 @@ import click
 
 from interp.errors import UserError
 from interp.given import check_paths
+from interp.reading import PLACEMENTS, ROWS, TRAINED, Reading
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_TASK = "word-problems"
@@ -29,6 +31,50 @@ def vectors_option() -> click.Option:
     """--vectors."""
     help_text = "Vectors: alias (see `interp list vectors`), file or folder in any known format."
     return click.Option(["--vectors"], metavar="V", help=help_text)
+
+
+READING: tuple[tuple[str, Any, str], ...] = (
+    ("site", click.Choice(PLACEMENTS), "Stream at which a bare tensor is added; other files state it."),
+    ("layer", click.IntRange(0), "Block of a bare vector, 0 = first; other files state it."),
+    ("rows", click.Choice(ROWS), "What row 0 of a matrix with L + 1 rows belongs to."),
+    ("trained", click.Choice(TRAINED), "How the layers were trained, where a file does not say so."),
+)
+"""What a file of vectors may leave open: name, type and help of the flag."""
+
+
+def reading_options(taken: Sequence[str] = ()) -> list[click.Option]:
+    """--site, --layer, --rows and --trained.
+
+    Args:
+        taken: names of flags that a command has for something else; `--vector-layer` works everywhere.
+    """
+    return [
+        click.Option(
+            [f"reading_{name}", *([] if name in taken else [f"--{name}"]), f"--vector-{name}"],
+            type=kind,
+            help=f"For --vectors: {text}",
+        )
+        for name, kind, text in READING
+    ]
+
+
+def pop_reading(values: dict[str, Any]) -> Reading:
+    """Take the answers about a file of vectors out of a command's values."""
+    return Reading(**{name: values.pop(f"reading_{name}") for name, _, _ in READING})
+
+
+def reads_vectors(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command's function the flags of `reading_options`, as an argument `reading`."""
+
+    @wraps(callback)
+    def call(**values: Any) -> Any:
+        reading = pop_reading(values)
+        return callback(**values, reading=reading)
+
+    known: list[click.Option] = getattr(callback, "__click_params__", [])
+    taken = [option.name or "" for option in known]
+    call.__dict__["__click_params__"] = [*reversed(reading_options(taken)), *known]
+    return call
 
 
 def foreign_option() -> click.Option:

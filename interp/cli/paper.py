@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from interp import registry
-from interp.cli.options import DEFAULT_MODEL, add, jobs_option
+from interp.cli.options import DEFAULT_MODEL, add, jobs_option, reads_vectors
 from interp.cli.plan import table
 from interp.cli.suite import Given, run_all
 from interp.costs import MACHINES
@@ -19,6 +19,7 @@ from interp.errors import UserError
 from interp.experiment import SCALES
 from interp.given import check_paths
 from interp.profiles import PROFILES, Profile
+from interp.reading import Reading
 
 SAE_EXPERIMENTS = ("feature-correctness", "sae-attribution")
 """They take `--sae`."""
@@ -45,6 +46,7 @@ ADAPTER_EXPERIMENTS = ("adaptive-scaling",)
 @click.option("--dry-run", is_flag=True, help="Print completions, tokens, memory and hours; run nothing.")
 @click.option("--gpu", metavar="|".join(MACHINES), help="For --dry-run: the device that hours are told for.")
 @click.option("--tokens", type=click.IntRange(1), metavar="N", help="For --dry-run: mean tokens of a completion.")
+@reads_vectors
 def command(
     figures: tuple[str, ...],
     profile: str,
@@ -62,6 +64,7 @@ def command(
     gpu: str | None,
     tokens: int | None,
     jobs: int | None,
+    reading: Reading,
 ) -> int:
     """Make the paper's figures and tables, and a report with all of them."""
     known = _profile(profile)
@@ -72,12 +75,16 @@ def command(
         raise registry.unknown("device", gpu, list(MACHINES))
     check_paths(model=model, task=task, vectors=vectors, adapters=adapters, sae=sae)
     entries = [_with(entry, n, sae) for entry in chosen(figures)]
+    if vectors is None:
+        reading.refuse(None)
     if dry_run:
         click.echo(table(entries, known, scale, machine=gpu or known.machine, tokens=tokens, vectors=vectors))
         return 0
     special = {str(name): adapters for name in ADAPTER_EXPERIMENTS} if adapters else dict[str, str]()
     source, problems = model or known.model, task or known.task
-    given = Given(source, vectors, Path(out), scale, problems, memory=memory, jobs=jobs, special=special)
+    given = Given(
+        source, vectors, Path(out), scale, problems, memory=memory, jobs=jobs, special=special, reading=reading
+    )
     write = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
     made, failed, code = run_all(entries, given, write)
     click.echo(write(made, failed, images=images))

@@ -17,8 +17,10 @@ from interp.cli.options import (
     memory_option,
     model_option,
     out_option,
+    pop_reading,
     prompts_option,
     read_task,
+    reading_options,
     setting_options,
     task_option,
     vectors_option,
@@ -76,10 +78,11 @@ def experiment_command(name: str, cls: type[Experiment]) -> click.Command:
         return _run(name, cls, values)
 
     about = (cls.__doc__ or "").strip() or name
-    return click.Command(name, params=[*_options(), *setting_options(cls.model_fields)], callback=callback, help=about)
+    params: list[click.Parameter] = [*_options(list(cls.model_fields)), *setting_options(cls.model_fields)]
+    return click.Command(name, params=params, callback=callback, help=about)
 
 
-def _options() -> list[click.Option]:
+def _options(taken: Sequence[str]) -> list[click.Option]:
     scale = click.Option(
         ["--scale"], metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the settings."
     )
@@ -88,7 +91,8 @@ def _options() -> list[click.Option]:
     engine = click.Option(
         ["--engine"], type=click.Choice(ENGINES), default=ENGINES[0], show_default=True, help="What runs the cells."
     )
-    return [*shared, scale, shard, engine, completions_option(), memory_option(), out_option()]
+    reading = reading_options(taken)
+    return [*shared, *reading, scale, shard, engine, completions_option(), memory_option(), out_option()]
 
 
 def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
@@ -97,7 +101,9 @@ def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
     shard = parse_shard(values["shard"])
     given = _given(cls, values)
     options = {key: values[key] for key in ("out", "memory", "scale", "foreign", "completions_from")}
-    options["asked"] = {"experiment": name, **given, **{key: values[key] for key in _ASKED}}
+    options["reading"] = pop_reading(values)
+    asked = {"experiment": name, **given, **{key: values[key] for key in _ASKED}}
+    options["asked"] = {**asked, **options["reading"].arguments}
     if values["engine"] == "ray":
         from interp.ray_engine import run_on_ray
 

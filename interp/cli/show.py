@@ -9,8 +9,10 @@ from typing import Any
 import click
 
 from interp.active_edits import active_vectors
+from interp.cli.options import reads_vectors
 from interp.errors import UserError
 from interp.origin import module_file
+from interp.reading import Reading
 from interp.store import RunRecord, Store
 
 ROWS = 20
@@ -45,13 +47,15 @@ def stale(record: RunRecord) -> bool:
 @click.command("show")
 @click.argument("what", metavar="RUN_OR_VECTORS")
 @click.option("--out", metavar="DIR", default="runs", show_default=True, help="Folder of runs, for a key.")
-def show(what: str, out: str) -> None:
-    """Show the card and the table of a run, or the card of vectors."""
+@reads_vectors
+def show(what: str, out: str, reading: Reading) -> None:
+    """Show the card and the table of a run, or operation, norms and card of vectors."""
     path = Path(what)
     if path.name == "run.json" or (path / "run.json").is_file() or Store(Path(out)).has(what):
+        reading.refuse(what)
         _show_run(find_run(what, out))
     else:
-        _show_vectors(what)
+        _show_vectors(what, reading)
 
 
 @click.command("redraw")
@@ -124,13 +128,16 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "?" for letter in text)
 
 
-def _show_vectors(what: str) -> None:
+def _show_vectors(what: str, reading: Reading) -> None:
     from interp.cli.card import card_text
     from interp.given import as_json, as_vectors, check_paths
 
     check_paths(vectors=what)
-    vectors = as_vectors(what)
-    click.echo(_printable(card_text(repr(vectors), as_json(vectors.card), _width())))
+    vectors = as_vectors(what, reading=reading)
+    operation = "add" if vectors.card.kind == "vector" else "adapter of down_proj"
+    norms = ", ".join(f"{layer}: {norm:.4g}" for layer, norm in getattr(vectors, "norms", {}).items())
+    facts = {"operation": operation, **as_json(vectors.card), "norms": norms}
+    click.echo(_printable(card_text(repr(vectors), facts, _width())))
 
 
 def _width() -> int:

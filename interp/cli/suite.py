@@ -25,6 +25,7 @@ from interp import registry
 from interp.cli.options import read_task
 from interp.errors import DiskError, UserError
 from interp.given import default_vectors
+from interp.reading import NOTHING_SAID, Reading
 from interp.store import RunRecord
 
 Write = Callable[[Mapping[str, Any], Mapping[str, str]], object]
@@ -49,6 +50,7 @@ class Given:
         memory: bound in GB on what generation may hold, all processes together.
         jobs: processes side by side; None = one for each core, at most four, and one where there is CUDA.
         special: experiment -> vectors that it takes instead.
+        reading: what `vectors` leaves open, if it is a file.
     """
 
     model: str
@@ -61,6 +63,7 @@ class Given:
     memory: float | None = None
     jobs: int | None = None
     special: Mapping[str, str] = field(default_factory=dict[str, str])
+    reading: Reading = NOTHING_SAID
 
 
 class Shared:
@@ -78,7 +81,10 @@ class Shared:
 
         if name not in self._known:
             keep = self.given.out / "runs"
-            self._known[name] = as_vectors(name, self.model, self.task, foreign=self.given.foreign, keep=keep)
+            reading = self.given.reading if name == self.given.vectors else NOTHING_SAID
+            self._known[name] = as_vectors(
+                name, self.model, self.task, foreign=self.given.foreign, keep=keep, reading=reading
+            )
         return self._known[name]
 
     def run(self, name: str, settings: Mapping[str, object], *, progress: bool) -> Any:

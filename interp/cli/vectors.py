@@ -5,8 +5,9 @@ from __future__ import annotations
 import click
 
 from interp import registry
-from interp.cli.options import DEFAULT_MODEL
+from interp.cli.options import DEFAULT_MODEL, reads_vectors
 from interp.given import check_paths
+from interp.reading import Reading
 
 
 @click.group("vectors")
@@ -18,16 +19,15 @@ def command() -> None:
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option("--to", "to", metavar="FORMAT", help="Format to write (see `interp list formats`); from OUT's suffix.")
-@click.option("--rows", type=click.Choice(["blocks", "embeddings-first"]), help="What row 0 of L + 1 rows is.")
-@click.option("--trained", type=click.Choice(["together", "apart"]), help="How vectors without a card were trained.")
 @click.option("--seed", type=int, help="Which run of a folder that holds several.")
-def convert(source: str, target: str, to: str | None, rows: str | None, trained: str | None, seed: int | None) -> None:
+@reads_vectors
+def convert(source: str, target: str, to: str | None, seed: int | None, reading: Reading) -> None:
     """Read vectors in any known format and write them in another."""
     check_paths(vectors=source)
     chosen = to or _by_suffix(target)
     if not registry.is_name("formats", chosen):
         raise registry.unknown("format", chosen, registry.names("formats"))
-    written = registry.load("vectors", "convert")(source, target, chosen, rows=rows, trained=trained, seed=seed)
+    written = registry.load("vectors", "convert")(source, target, chosen, seed=seed, **reading.arguments)
     click.echo(written)
 
 
@@ -40,10 +40,11 @@ def _by_suffix(target: str) -> str:
 @click.argument("vectors", metavar="V")
 @click.argument("repository", metavar="USER/NAME")
 @click.option("--public", is_flag=True, help="Whoever likes may see a repository that is made here.")
-def push(vectors: str, repository: str, public: bool) -> None:
+@reads_vectors
+def push(vectors: str, repository: str, public: bool, reading: Reading) -> None:
     """Upload vectors and their card to the Hugging Face hub; `hf://USER/NAME` loads them."""
     check_paths(vectors=vectors)
-    click.echo(registry.load("vectors", "load")(vectors).push(repository, private=not public))
+    click.echo(registry.load("vectors", "load")(vectors, **reading.arguments).push(repository, private=not public))
 
 
 @command.command("bake")
@@ -52,8 +53,9 @@ def push(vectors: str, repository: str, public: bool) -> None:
 @click.option("--model", metavar="M", default=DEFAULT_MODEL, show_default=True, help="Model to bake into.")
 @click.option("--foreign", is_flag=True, help="Allow vectors of other weights of the same shape.")
 @click.option("--together", is_flag=True, help="Bake in all layers of vectors that were trained apart.")
-def bake(vectors: str, out: str, model: str, foreign: bool, together: bool) -> None:
+@reads_vectors
+def bake(vectors: str, out: str, model: str, foreign: bool, together: bool, reading: Reading) -> None:
     """Write a plain Hugging Face checkpoint with the vectors inside, for any engine."""
     check_paths(vectors=vectors, model=model)
-    loaded = registry.load("vectors", "load")(vectors)
+    loaded = registry.load("vectors", "load")(vectors, **reading.arguments)
     click.echo(registry.load("vectors", "bake")(loaded.together() if together else loaded, model, out, foreign=foreign))

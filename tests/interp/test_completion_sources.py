@@ -18,6 +18,7 @@ import torch
 
 from interp import Completions, Context, Model, Store, UserError, load_model
 from interp.cli import call
+from interp.completion_file import FileSource, asking
 from interp.completion_sources import Said, scored
 from interp.edits import per_row
 from interp.given import as_sources
@@ -206,6 +207,28 @@ def test_a_file_stands_in_for_the_model(
     (runs / "broken.jsonl").write_text("{")
     with pytest.raises(UserError, match=r"broken\.jsonl, line 1"):
         as_sources([str(runs / "broken.jsonl")], vectors)
+
+
+def test_a_line_with_what_nobody_reads_is_refused(runs: Path) -> None:
+    plain = {"problem": "p", "prompt_ids": [1], "edits": [], "sample": 0, "ids": [2], "stop_ids": [3]}
+    file = runs / "lines.jsonl"
+    file.write_text(json.dumps(plain))
+    assert FileSource.read(file).lines
+    wrong: list[dict[str, Any]] = [{"top_p": 0.9}, {"ids": ["2"]}, {"ids": [-1]}, {"ids": 5}, {"sample": "0"}]
+    for change in wrong:
+        file.write_text(json.dumps(plain | change))
+        with pytest.raises(UserError, match="line 1"):
+            FileSource.read(file)
+
+
+def test_other_end_tokens_are_another_question(llama: Model, vectors: SteeringVectors, runs: Path) -> None:
+    ctx = context(llama, vectors, runs)
+    request = ctx.request(ctx.prompts(ctx.problems()[:1]), (), temperature=0)
+    (line,) = asking(llama, request)
+    file = runs / "lines.jsonl"
+    for stop_ids, answered in ((line["stop_ids"], [0]), ([*line["stop_ids"], 9], [])):
+        file.write_text(json.dumps(line | {"ids": [2], "stop_ids": stop_ids}))
+        assert FileSource.read(file).answers(llama, request) == answered
 
 
 def test_a_run_is_keyed_by_who_completes(llama: Model, vectors: SteeringVectors, url: str, runs: Path) -> None:

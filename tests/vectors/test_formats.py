@@ -71,7 +71,8 @@ def test_one_row_more_than_layers_is_asked_about(tmp_path: Path) -> None:
 
 def test_a_matrix_without_card_can_be_declared_apart(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", matrix())
-    assert steering(tmp_path / "v.npy").card.trained == "together"
+    assert steering(tmp_path / "v.npy").card.trained == "unknown"
+    assert steering(tmp_path / "v.npy").edits()
     assert steering(tmp_path / "v.npy", trained="apart").card.trained == "apart"
 
 
@@ -216,7 +217,8 @@ def test_gguf_directions_are_at_the_output_of_the_block_they_name(tmp_path: Path
     vectors = control_vector(tmp_path / "v.gguf", architecture)
     loaded = steering(tmp_path / "v.gguf")
     assert loaded == vectors
-    assert (loaded.card.trained, loaded.card.recipe["model_hint"]) == ("apart", "mistral")
+    assert (loaded.card.trained, loaded.card.recipe["model_hint"]) == ("unknown", "mistral")
+    assert len(loaded.edits()) == 2
 
 
 def test_written_gguf_is_what_llama_cpp_reads(tmp_path: Path) -> None:
@@ -246,8 +248,9 @@ def test_svec_keys_are_strings(tmp_path: Path) -> None:
     document = {"model_type": "llama", "directions": rows, "explained_variances": {"2": 1.0, "10": 1.0}}
     (tmp_path / "v.svec").write_text(json.dumps(document))
     assert steering(tmp_path / "v.svec") == vectors
+    assert steering(tmp_path / "v.svec").card.trained == "unknown"
     with pytest.raises(UserError, match="trained apart"):
-        load_vectors(tmp_path / "v.svec").edits()
+        load_vectors(tmp_path / "v.svec", trained="apart").edits()
 
 
 @pytest.mark.parametrize(

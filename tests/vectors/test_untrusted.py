@@ -160,10 +160,10 @@ def test_pipes_and_devices_are_not_read(tmp_path: Path) -> None:
 
 def test_a_safetensors_header_that_looks_like_a_pickle_is_read(tmp_path: Path) -> None:
     tensors = {"directions": torch.ones(1, 4), "layers": torch.zeros(1, dtype=torch.int64)}
-    sizes = {n: save(tensors, metadata={"pad": "x" * n})[:2] for n in range(0, 1024, 8)}
+    sizes = {n: save(tensors, metadata={"format": "x" * n})[:2] for n in range(0, 1024, 8)}
     pad = next(n for n, start in sizes.items() if start == b"\x80\x02")
-    save_file(tensors, tmp_path / "v.safetensors", metadata={"pad": "x" * pad})
-    assert load_vectors(tmp_path / "v.safetensors").layers == (0,)
+    save_file(tensors, tmp_path / "v.safetensors", metadata={"format": "x" * pad})
+    assert load_vectors(tmp_path / "v.safetensors", site="resid_post").layers == (0,)
 
 
 def whole_files(folder: Path) -> dict[str, tuple[Path, Path]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from interp import registry
 from interp.errors import UserError
+from vectors.card import Card
 from vectors.formats.base import Format, Options, Vectors
 
 BUILT_IN = (
@@ -20,6 +21,7 @@ BUILT_IN = (
     "pyreft",
     "peft_lora",
     "checkpoint",
+    "bare",
     "authors",
 )
 """Modules of this package that hold a `FORMAT`; the first that matches reads a path."""
@@ -65,9 +67,45 @@ def detect(path: Path) -> Format:
 
 
 def read(path: Path, options: Options = Options()) -> Vectors:  # noqa: B008 - frozen
-    """Read a file or folder in any known format."""
-    return detect(path).read(path, options)
+    """Read a file or folder in any known format.
+
+    Raises:
+        UserError: no format knows it, it is damaged, or an option contradicts what it states.
+    """
+    known = detect(path)
+    for name in ("rows", "seed"):
+        if getattr(options, name) is not None and name not in known.asks:
+            what = f"{name} says nothing about vectors of the format {known.name}"
+            raise UserError(what, given=getattr(options, name), works="leave it out")
+    vectors = known.read(path, options)
+    agree(vectors.card, vectors.layers, options)
+    return vectors
+
+
+def agree(card: Card, layers: tuple[int, ...], options: Options) -> None:
+    """Refuse answers that contradict what a file states.
+
+    Args:
+        card: of the vectors that were read.
+        layers: their blocks.
+        options: what the caller said.
+
+    Raises:
+        UserError: site, layer or the way of training differ.
+    """
+    if options.site is not None and options.site != card.site:
+        raise UserError(f"these vectors are placed at {card.site} by their file", given=f"site {options.site}")
+    if options.layer is not None and layers != (options.layer,):
+        shown = ", ".join(map(str, layers))
+        works = "leave layer out; only(layer), or NAME/LAYER for a set, selects a block"
+        raise UserError(f"this file states its layers: {shown}", given=f"layer {options.layer}", works=works)
+    if options.trained is not None and options.trained != card.trained:
+        works = "together() switches layers that were trained apart on at once"
+        raise UserError(
+            f"these vectors were trained {card.trained}, says their card", given=options.trained, works=works
+        )
 
 
 def _known() -> str:
-    return f"known are {', '.join(one.name for one in formats() if one.name != 'pickle')}"
+    names = ", ".join(known.name for known in formats() if known.name != "pickle")
+    return f"known are {names}; a bare tensor (npy, torch.save, safetensors) needs --site and --layer"

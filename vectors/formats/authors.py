@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,6 +22,7 @@ from vectors.formats.rows import from_rows
 from vectors.steering import SteeringVectors
 
 _LAYER = re.compile(r"(?:^|[^a-z])layer[-_]?(\d{1,5})(?!\d|\.\d)")
+_RUN = re.compile(r"steering[-_]layer[-_]?\d{1,5}")
 _SEED = re.compile(r"(?:^|[^a-z])seed[-_]?(\d{1,9})(?!\d)")
 _DEPTH, _FILES = 5, 4096
 
@@ -30,14 +33,16 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, options: Options) -> SteeringVectors:
-    """Read one file for each layer (trained apart), or the one matrix of a folder.
+    """Read one file for each layer, or the one matrix of a folder.
+
+    Training runs in folders of their own (`steering-layer-{l}/`) were trained apart; of loose files nobody knows.
 
     Raises:
         UserError: several files compete for a layer, a file does not tell its layer, or one is damaged.
     """
     files = _chosen(list(_walk(path)), path, options)
     if len(files) == 1 and _layer(files[0], path) is None:
-        return npy.read(files[0], options)
+        return npy.read(files[0], replace(options, seed=None))
     rows: dict[int, Tensor] = {}
     used: dict[str, str] = {}
     depth = options.n_layers
@@ -51,8 +56,10 @@ def read(path: Path, options: Options) -> SteeringVectors:
             raise UserError(f"several files for layer {layer}", given=_shown(file, path), works=works)
         rows[layer], depth = _row(file, layer, Options(options.rows, n_layers=depth))
         used[str(layer)] = _shown(file, path)
-    told = Options(trained=options.trained, n_layers=depth)
-    return from_rows(rows, path, "authors", told, {"trained": "apart", "recipe": {"files": used}})
+    runs = all(any(_RUN.fullmatch(part) for part in (path.name, *Path(shown).parts[:-1])) for shown in used.values())
+    known: dict[str, Any] = {"recipe": {"files": used}, "site": options.site or "resid_post"}
+    known |= {"trained": "apart"} if runs else {}
+    return from_rows(rows, path, "authors", replace(options, n_layers=depth), known)
 
 
 def _chosen(files: list[Path], path: Path, options: Options) -> list[Path]:
@@ -77,6 +84,9 @@ def _row(file: Path, layer: int, options: Options) -> tuple[Tensor, int | None]:
         raise UserError(f"a file for layer {layer} has {depth} rows", given=file.name)
     if not bool((matrix[layer] != 0).any()):
         raise UserError(f"row {layer} of the file for layer {layer} is zero", given=file.name)
+    if int((matrix != 0).any(1).sum()) != 1:
+        works = "load that file alone"
+        raise UserError(f"the file for layer {layer} holds vectors of other layers too", given=file.name, works=works)
     return matrix[layer], depth
 
 

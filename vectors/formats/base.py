@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from interp.reading import Placement
 from vectors.adaptive import AdaptiveVectors
 from vectors.steering import SteeringVectors
 
@@ -23,12 +24,16 @@ class Options:
         trained: whether the layers of a file without a card were trained together or apart.
         seed: which run, in a folder that holds several.
         n_layers: number of blocks of the model, where it is known.
+        site: stream at which a bare tensor is added.
+        layer: block of a bare vector.
     """
 
     rows: Literal["blocks", "embeddings-first"] | None = None
     trained: Literal["together", "apart"] | None = None
     seed: int | None = None
     n_layers: int | None = None
+    site: Placement | None = None
+    layer: int | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Format:
         matches: whether a path is of this format, by its content.
         read: reads it; refuses with a `UserError` what is damaged or not a set of vectors.
         write: writes it and returns the path; None where only reading makes sense.
+        asks: options among `rows` and `seed` that the reader uses; the others are refused where they are given.
     """
 
     name: str
@@ -48,3 +54,4 @@ class Format:
     matches: Callable[[Path], bool]
     read: Callable[[Path, Options], Vectors]
     write: Callable[[Path, Vectors], Path] | None = None
+    asks: frozenset[str] = frozenset({"rows", "seed"})

@@ -10,7 +10,9 @@ cvector-generator measures at `l_out` of block l and writes `direction.{l + 1}`;
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +21,16 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.files import write_atomically
 from interp.gguf_header import F32, MAGIC, TensorInfo, read_header
+from vectors.card import Card
 from vectors.formats.base import Format, Options, Vectors
+from vectors.formats.gguf_keys import CARD, check_keys
 from vectors.formats.rows import from_rows, steering_only
 from vectors.steering import SteeringVectors
 from vectors.untrusted import ELEMENTS, head, parsing, regular_file
 
 ARCHITECTURES = ("controlvector", "steeringvector")
-_DIRECTION = re.compile(r"direction\.(\d{1,5})")
+_DIRECTION = re.compile(r"direction\.(0|[1-9]\d{0,4})")
+_BIG_ENDIAN = b"GGUF\x00\x00\x00"
 
 
 def matches(path: Path) -> bool:
@@ -37,11 +42,15 @@ def read(path: Path, options: Options) -> SteeringVectors:
     """Read `direction.{l}` as `resid_post` of block l.
 
     Each direction is added at every token of every forward pass, which is also our default; repeng multiplies by a
-    strength of the caller's choice, so norms are often 1. Layers were fitted one at a time: trained apart.
+    strength of the caller's choice, so norms are often 1. Whether layers were trained together is not stated by
+    other writers than this package.
 
     Raises:
-        UserError: it is a model and no control vector, holds `direction.0`, other types than float32, or is damaged.
+        UserError: it is a model and no control vector, holds `direction.0`, other types than float32, asks for more
+            than an addition (`gguf_keys`), or is damaged.
     """
+    if head(path, 7) == _BIG_ENDIAN:
+        raise UserError("this GGUF file is big-endian", given=path.name, works="convert it with gguf-convert-endian")
     if regular_file(path).stat().st_size > 4 * ELEMENTS:
         raise UserError("this GGUF file is too large to be a control vector", given=path.name)
     with parsing(path, "GGUF file"):
@@ -59,9 +68,30 @@ def read(path: Path, options: Options) -> SteeringVectors:
         if int(match[1]) == 0:
             raise UserError("llama.cpp refuses direction.0, so nobody knows what it means", given=path.name)
         rows[int(match[1])] = tensor
-    hint = fields.get(f"{architecture}.model_hint")
-    recipe = {"model_hint": hint} if isinstance(hint, str) else {}
-    return from_rows(rows, path, "gguf", options, {"trained": "apart", "recipe": recipe})
+    check_keys(fields, str(architecture), rows)
+    vectors = from_rows(rows, path, "gguf", options, _known(fields, str(architecture)))
+    return vectors if CARD not in fields else _with_card(vectors, str(fields[CARD]), path)
+
+
+def _with_card(vectors: SteeringVectors, text: str, path: Path) -> SteeringVectors:
+    """The same vectors with the card inside the file, which must be theirs."""
+    with parsing(path, "card"):
+        card = Card.model_validate_json(text)
+    if (card.kind, card.site, card.digest) != ("vector", vectors.card.site, vectors.digest):
+        raise UserError("the tensors are not those of the card", given=path.name, works="take both from one place")
+    return replace(vectors, card=card)
+
+
+def _known(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
+    """Fields of the card that the metadata state."""
+    hint, method = (fields.get(f"{architecture}.{name}") for name in ("model_hint", "method"))
+    known: dict[str, Any] = {"recipe": {"model_hint": hint} if isinstance(hint, str) else {}}
+    if isinstance(method, str):
+        known["recipe"]["method"] = method
+    base = fields.get("general.base_model.0.name")
+    if isinstance(base, str) and base:
+        known["base_model"] = base[:200]
+    return known
 
 
 def write(path: Path, vectors: Vectors) -> Path:
@@ -102,4 +132,4 @@ def _direction(data: bytes, tensor: TensorInfo) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, "<f4", tensor.shape[0], tensor.start).copy())
 
 
-FORMAT = Format("gguf", "control vector of repeng and llama.cpp, direction.{l}", matches, read, write)
+FORMAT = Format("gguf", "control vector of repeng and llama.cpp, direction.{l}", matches, read, write, frozenset())

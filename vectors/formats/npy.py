@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.files import write_bytes
 from vectors.formats.base import Format, Options, Vectors
-from vectors.formats.rows import from_rows, nonzero_rows, steering_only
+from vectors.formats.rows import from_bare, from_rows, is_bare, nonzero_rows, steering_only
 from vectors.steering import SteeringVectors
 from vectors.untrusted import ELEMENTS, bounded, head, parsing, regular_file
 
@@ -29,17 +30,18 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, options: Options) -> SteeringVectors:
-    """Read a matrix with one row for each block; zero rows are absent layers.
-
-    Without a card, nobody knows whether the rows were trained together: several rows count as together unless
-    `options.trained` says otherwise.
+    """Read a matrix with one row for each block, at resid_post unless `options.site` differs; zero rows are absent.
 
     Raises:
-        UserError: there is one row more than layers and nobody said what row 0 is, or the file is damaged.
+        UserError: there is one row more than layers and nobody said what row 0 is, it is one bare row and nobody said
+            of which block, or the file is damaged.
     """
-    matrix, n_layers = block_rows(load_array(path), path, options)
-    told = Options(trained=options.trained, n_layers=n_layers)
-    return from_rows(nonzero_rows(matrix, path), path, "npy", told)
+    array = load_array(path)
+    if is_bare(array, options):
+        return from_bare(array, path, "npy", options)
+    matrix, n_layers = block_rows(array, path, options)
+    known = {"site": options.site or "resid_post"}
+    return from_rows(nonzero_rows(matrix, path), path, "npy", replace(options, n_layers=n_layers), known)
 
 
 def write(path: Path, vectors: Vectors) -> Path:
@@ -70,6 +72,8 @@ def load_array(path: Path) -> Tensor:
     with parsing(path, "npy file"):
         # The map is as long as the header claims, so a claim that exceeds the file fails before memory is taken.
         array = np.load(path, mmap_mode="r", allow_pickle=False) if head(path, 6) == NPY else _from_zip(path)
+        if isinstance(array, np.memmap) and array.offset + array.nbytes != path.stat().st_size:
+            raise ValueError("there is more in it than one array")
     if array.dtype.kind != "f" or array.ndim not in (1, 2):
         given = f"{path.name}: {array.dtype} {list(array.shape)}"
         raise UserError("a float matrix [layer, d_model] was expected", given=given)
@@ -92,6 +96,7 @@ def block_rows(matrix: Tensor, path: Path, options: Options) -> tuple[Tensor, in
         matrix = matrix[1:]
     elif options.rows is None and n_layers is not None and rows == n_layers + 1:
         works = 'rows="embeddings-first" if row 0 belongs to the embeddings, rows="blocks" if not'
+        works = f"{works} (--rows on the command line)"
         raise UserError(f"{rows} rows for {n_layers} layers", given=path.name, works=works)
     if n_layers is not None and len(matrix) != n_layers:
         raise UserError(f"{len(matrix)} rows for {n_layers} layers", given=path.name)
@@ -130,4 +135,11 @@ def _claimed_bytes(member: zipfile.ZipExtFile) -> int:
     return math.prod(shape) * dtype.itemsize
 
 
-FORMAT = Format("npy", "float32 [L, d_model], zero rows where nothing was trained (npy, npz)", matches, read, write)
+FORMAT = Format(
+    "npy",
+    "float32 [L, d_model], zero rows where nothing was trained (npy, npz)",
+    matches,
+    read,
+    write,
+    frozenset({"rows"}),
+)

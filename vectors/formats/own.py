@@ -9,11 +9,11 @@ from torch import Tensor
 
 from interp.errors import UserError
 from vectors.adaptive import AdaptiveVectors
-from vectors.card import Card
+from vectors.card import UNKNOWN, Card
 from vectors.formats.base import Format, Options, Vectors
 from vectors.steering import SteeringVectors
-from vectors.storage import read_card
-from vectors.untrusted import is_safetensors, safetensors_names, safetensors_read
+from vectors.storage import KEY, check_inside, read_card
+from vectors.untrusted import is_safetensors, safetensors_metadata, safetensors_names, safetensors_read
 
 VECTOR = ["directions", "layers"]
 RANK1 = ["a", "b", "layers", "scales"]
@@ -31,6 +31,9 @@ def read(path: Path, options: Options) -> Vectors:
         UserError: tensors or card are damaged or do not belong together.
     """
     names = safetensors_names(path)
+    unknown = sorted(set(safetensors_metadata(path)) - {KEY, "format"})
+    if unknown:
+        raise UserError("the metadata of this safetensors file are not understood", given=f"{path.name}: {unknown[0]}")
     tensors = safetensors_read(path, names)
     adaptive = set(names) == {*RANK1}
     layers = _layers(tensors["layers"], path)
@@ -50,6 +53,7 @@ def read(path: Path, options: Options) -> Vectors:
         found = SteeringVectors(main, layers, card)
     if card.digest and card.digest != found.digest:
         raise UserError("the tensors are not those of the card", given=path.name, works="take both from one place")
+    check_inside(path, card)
     return found
 
 
@@ -72,14 +76,17 @@ def _layers(value: Tensor, path: Path) -> tuple[int, ...]:
 
 
 def _bare(path: Path, d_model: int, options: Options, adaptive: bool) -> Card:
+    if options.site is None and not adaptive:
+        works = "state --site (site= in Python)"
+        raise UserError("this file lost its card and does not tell its site", given=path.name, works=works)
     return Card(
         name=path.stem,
         kind="rank1" if adaptive else "vector",
-        site="mlp_out" if adaptive else "resid_post",
+        site=options.site or "mlp_out",
         d_model=d_model,
         n_layers=options.n_layers,
-        trained=options.trained or "together",
+        trained=options.trained or UNKNOWN,
     )
 
 
-FORMAT = Format("safetensors", "safetensors with a JSON card beside it", matches, read, write)
+FORMAT = Format("safetensors", "safetensors with a JSON card beside it", matches, read, write, frozenset())

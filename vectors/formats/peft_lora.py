@@ -15,14 +15,14 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.files import write_bytes, write_text
 from vectors.adaptive import AdaptiveVectors
-from vectors.card import Card
+from vectors.card import UNKNOWN, Card
 from vectors.formats.base import Format, Options, Vectors
+from vectors.formats.peft_config import check_config, check_targets, scale_of
 from vectors.untrusted import as_vector, bounded, read_object, safetensors_names, safetensors_read
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_TENSOR = re.compile(r"base_model\.model\.(?:model\.)?layers\.(\d{1,5})\.mlp\.down_proj\.lora_([AB])(?:\.\w+)?\.weight")
-_PLAIN = {"use_dora": False, "fan_in_fan_out": False, "lora_bias": False, "bias": "none", "use_qalora": False}
-_EMPTY = ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "trainable_token_indices")
+_TENSOR = re.compile(r"base_model\.model\.model\.layers\.(0|[1-9]\d{0,4})\.mlp\.down_proj\.lora_([AB])\.weight")
+"""The names that peft writes for a causal language model; it ignores others when it loads."""
 
 
 def matches(path: Path) -> bool:
@@ -52,7 +52,8 @@ def adapter(
         UserError: other modules are adapted too, a variant of LoRA is used, or a file is damaged.
     """
     config = read_object(path / CONFIG, "adapter config")
-    scale, rank = _scale(config), int(config["r"])
+    check_config(config)
+    scale, rank = scale_of(config)
     if not (path / WEIGHTS).is_file():
         raise UserError("the adapter has no safetensors weights", given=path.name, works="save it with safetensors")
     names = safetensors_names(path / WEIGHTS)
@@ -69,6 +70,7 @@ def adapter(
     layers = tuple(sorted(parts["A"]))
     if layers != tuple(sorted(parts["B"])):
         raise UserError("lora_A and lora_B are not of the same layers", given=path.name)
+    check_targets(config, layers, options.n_layers)
     a, b = (_stack(parts[key], layers, f"lora_{key}") for key in "AB")
     return layers, a, b, scale, _card(path, config, b.shape[2], options)
 
@@ -102,22 +104,6 @@ def write(path: Path, vectors: Vectors) -> Path:
     return path
 
 
-def _scale(config: dict[str, Any]) -> float:
-    if config.get("peft_type") != "LORA":
-        raise UserError("only LoRA adapters are read", given=str(config.get("peft_type"))[:40])
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or rank < 1 or not isinstance(alpha, int | float):
-        raise UserError("an adapter config has numbers r and lora_alpha", given=f"{rank!r}, {alpha!r}"[:60])
-    for name, plain in _PLAIN.items():
-        if config.get(name, plain) not in (plain, None):
-            raise UserError("this variant of LoRA is not read", given=f"{name}: {config[name]}"[:60])
-    for name in _EMPTY:
-        if config.get(name):
-            raise UserError("this variant of LoRA is not read", given=name)
-    # rsLoRA divides by sqrt(r) instead of r
-    return float(alpha) / (rank**0.5 if config.get("use_rslora") else rank)
-
-
 def _of_rank(value: Tensor, name: str, rank: int, *, dim: int) -> Float[Tensor, "rank width"]:
     bounded(name, list(value.shape))
     if value.ndim != 2 or value.shape[dim] != rank:
@@ -136,14 +122,14 @@ def _card(path: Path, config: dict[str, Any], d_model: int, options: Options) ->
     base = config.get("base_model_name_or_path")
     return Card(
         name=path.name,
-        kind="rank1",
+        kind="rank1" if config["r"] == 1 else "lora",
         site="mlp_out",
-        base_model=base[:200] if isinstance(base, str) and base else "unknown",
+        base_model=base[:200] if isinstance(base, str) and base else UNKNOWN,
         d_model=d_model,
         n_layers=options.n_layers,
-        trained=options.trained or "together",
+        trained=options.trained or UNKNOWN,
         recipe={"format": "peft", "file": path.name, "lora_alpha": float(config["lora_alpha"])},
     )
 
 
-FORMAT = Format("peft", "PEFT LoRA of rank 1 on down_proj (adaptive vectors)", matches, read, write)
+FORMAT = Format("peft", "PEFT LoRA of rank 1 on down_proj (adaptive vectors)", matches, read, write, frozenset())

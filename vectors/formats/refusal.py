@@ -15,7 +15,7 @@ from vectors.formats.base import Format, Options
 from vectors.formats.pickled import is_torch_archive, load_torch
 from vectors.formats.rows import from_rows
 from vectors.steering import SteeringVectors
-from vectors.untrusted import read_object
+from vectors.untrusted import is_safetensors, read_object
 
 
 def matches(path: Path) -> bool:
@@ -35,6 +35,11 @@ def read(path: Path, options: Options) -> SteeringVectors:
         raise UserError("a direction.pt was expected", given=path.name)
     metadata = _metadata(file)
     about = read_object(metadata, "refusal-direction JSON")
+    unknown = sorted(set(about) - {"layer", "pos"})
+    if unknown:
+        raise UserError(
+            "this key of a refusal-direction JSON is not understood", given=f"{metadata.name}: {unknown[0]}"
+        )
     layer = _integer(about.get("layer"), "layer", metadata)
     if layer < 1:
         works = "directions of layer 1 and later load as resid_post of the block before"
@@ -48,7 +53,7 @@ def read(path: Path, options: Options) -> SteeringVectors:
 
 def _file(path: Path) -> Path | None:
     file = path / "direction.pt" if path.is_dir() else path
-    return file if file.is_file() and _metadata(file).is_file() else None
+    return file if file.is_file() and _metadata(file).is_file() and not is_safetensors(file) else None
 
 
 def _metadata(file: Path) -> Path:
@@ -62,4 +67,4 @@ def _integer(value: Any, name: str, path: Path) -> int:
     return value
 
 
-FORMAT = Format("refusal-direction", "direction.pt with a JSON {pos, layer}", matches, read)
+FORMAT = Format("refusal-direction", "direction.pt with a JSON {pos, layer}", matches, read, asks=frozenset())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from interp.errors import UserError
 from vectors.adaptive import AdaptiveVectors
-from vectors.card import Card
+from vectors.card import UNKNOWN, Card
 from vectors.formats.base import Options
 from vectors.steering import SteeringVectors
 from vectors.untrusted import as_vector
@@ -26,7 +26,7 @@ def from_rows(
         rows: block, 0 = first -> what the file holds for it.
         path: the file or folder.
         format_name: the format, for card and messages.
-        options: the caller's answers; `trained` and `n_layers` enter the card.
+        options: the caller's answers; they enter the card where the format does not know better.
         known: fields of the card that the format knows.
 
     Raises:
@@ -43,13 +43,43 @@ def from_rows(
     fields: dict[str, Any] = {
         "name": path.stem or path.name,
         "n_layers": options.n_layers,
+        "trained": options.trained or UNKNOWN,
         **(known or {}),
         "d_model": d_model,
     }
     fields["recipe"] = {**recipe, **fields.get("recipe", {})}
-    if options.trained is not None:
-        fields["trained"] = options.trained
     return SteeringVectors(torch.stack(list(values.values())), tuple(values), Card.parse(fields, where=path.name))
+
+
+def is_bare(array: Tensor, options: Options) -> bool:
+    """Whether a tensor is one vector that does not tell its block; the only row of a one-block model does."""
+    alone = array.ndim == 2 and len(array) == 1 and options.n_layers != 1
+    return array.ndim == 1 or alone
+
+
+def from_bare(array: Tensor, path: Path, format_name: str, options: Options) -> SteeringVectors:
+    """Build vectors from one tensor that tells neither its block nor its stream.
+
+    Args:
+        array: [d_model] or [1, d_model].
+        path: the file.
+        format_name: the format, for the card.
+        options: must state `site` and `layer`.
+
+    Raises:
+        UserError: site or layer is not stated.
+    """
+    missing = [name for name in ("site", "layer") if getattr(options, name) is None]
+    if missing:
+        flags = " and ".join(f"--{name}" for name in missing)
+        works = f"state {flags} ({', '.join(f'{name}=' for name in missing)} in Python)"
+        what = f"this file is one bare vector and does not tell its {' and '.join(missing)}"
+        raise UserError(what, given=f"{path.name}: {list(array.shape)}", works=works)
+    assert options.layer is not None
+    row = array[0] if array.ndim == 2 else array
+    if not bool((row != 0).any()):
+        raise UserError("the vector in this file is zero", given=path.name)
+    return from_rows({options.layer: row}, path, format_name, options, {"site": options.site})
 
 
 def nonzero_rows(matrix: Tensor, path: Path) -> dict[int, Tensor]:

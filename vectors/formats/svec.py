@@ -29,15 +29,19 @@ def matches(path: Path) -> bool:
 
 
 def read(path: Path, options: Options) -> SteeringVectors:
-    """Read the direction of each layer; they were extracted one by one: trained apart.
+    """Read the direction of each layer; whether they are meant to be on together is not stated.
 
     Raises:
-        UserError: a key is no layer number, a direction no list of numbers, or the file is damaged.
+        UserError: a key is no layer number or not known, a direction no list of numbers, or the file is damaged.
     """
     data = read_json(path, ".svec file")
     directions = data.get("directions") if isinstance(data, dict) else None
     if not isinstance(directions, dict):
         raise UserError('a .svec file holds an object "directions"', given=path.name)
+    unknown = sorted(set(data) - {"model_type", "directions", "explained_variances"})
+    if unknown:
+        raise UserError("this key of a .svec file is not understood", given=f"{path.name}: {unknown[0][:40]}")
+    _check_variances(data.get("explained_variances"), directions, path)
     rows: dict[int, Tensor] = {}
     for key, values in directions.items():
         if not key.isascii() or not key.isdigit() or len(key) > 5 or int(key) in rows:
@@ -45,7 +49,7 @@ def read(path: Path, options: Options) -> SteeringVectors:
         rows[int(key)] = _row(key, values)
     model_type = data.get("model_type")
     recipe = {"model_type": model_type} if isinstance(model_type, str) else {}
-    return from_rows(rows, path, "svec", options, {"trained": "apart", "recipe": recipe})
+    return from_rows(rows, path, "svec", options, {"recipe": recipe})
 
 
 def write(path: Path, vectors: Vectors) -> Path:
@@ -59,6 +63,12 @@ def write(path: Path, vectors: Vectors) -> Path:
     return path
 
 
+def _check_variances(variances: Any, directions: dict[str, Any], path: Path) -> None:
+    """A variance without its direction, or the reverse, is half a file."""
+    if variances and (not isinstance(variances, dict) or set(variances) != set(directions)):
+        raise UserError("explained_variances and directions of a .svec file are of other layers", given=path.name)
+
+
 def _row(key: str, values: Any) -> Tensor:
     numbers = isinstance(values, list) and all(type(value) in (int, float) for value in values)
     if not numbers:
@@ -69,4 +79,4 @@ def _row(key: str, values: Any) -> Tensor:
         raise UserError("a number in this .svec file is out of range", given=f"layer {key}") from error
 
 
-FORMAT = Format("svec", "IBM activation-steering, JSON", matches, read, write)
+FORMAT = Format("svec", "IBM activation-steering, JSON", matches, read, write, frozenset())

@@ -30,6 +30,7 @@ class LowRank:
     b: Float[Tensor, "rank d_model"]
     positions: Positions = EVERYWHERE
     origin: str = field(default="", kw_only=True, repr=False)
+    adapts_down_proj = True
 
     @property
     def sites(self) -> tuple[Site, ...]:
