@@ -6,6 +6,7 @@ import click
 
 from interp import registry
 from interp.cli.options import DEFAULT_MODEL
+from interp.errors import UserError
 from interp.given import check_paths
 
 
@@ -21,14 +22,31 @@ def command() -> None:
 @click.option("--rows", type=click.Choice(["blocks", "embeddings-first"]), help="What row 0 of L + 1 rows is.")
 @click.option("--trained", type=click.Choice(["together", "apart"]), help="How vectors without a card were trained.")
 @click.option("--seed", type=int, help="Which run of a folder that holds several.")
-def convert(source: str, target: str, to: str | None, rows: str | None, trained: str | None, seed: int | None) -> None:
+@click.option("--layers", metavar="A,B,...", help="Blocks to write [default: all that IN has].")
+def convert(
+    source: str,
+    target: str,
+    to: str | None,
+    rows: str | None,
+    trained: str | None,
+    seed: int | None,
+    layers: str | None,
+) -> None:
     """Read vectors in any known format and write them in another."""
     check_paths(vectors=source)
     chosen = to or _by_suffix(target)
     if chosen not in registry.names("formats"):
         raise registry.unknown("format", chosen, registry.names("formats"))
-    written = registry.load("vectors", "convert")(source, target, chosen, rows=rows, trained=trained, seed=seed)
-    click.echo(written)
+    blocks = None if layers is None else _blocks(layers)
+    settings = {"rows": rows, "trained": trained, "seed": seed, "layers": blocks}
+    click.echo(registry.load("vectors", "convert")(source, target, chosen, **settings))
+
+
+def _blocks(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UserError("--layers takes numbers of blocks", given=text, works="for instance --layers 4,8,12")
+    return [int(part) for part in parts]
 
 
 def _by_suffix(target: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from interp import registry
 from interp.errors import UserError
 from vectors.formats.base import Format, Options, Vectors
+from vectors.formats.carried import with_carried
 
 BUILT_IN = (
     "pickled",
@@ -60,8 +61,8 @@ def detect(path: Path) -> Format:
 
 
 def read(path: Path, options: Options = Options()) -> Vectors:  # noqa: B008 - frozen
-    """Read a file or folder in any known format."""
-    return detect(path).read(path, options)
+    """Read a file or folder in any known format, with the card that this package wrote alongside it."""
+    return with_carried(detect(path).read(path, options), path)
 
 
 def _known() -> str:

@@ -10,6 +10,7 @@ cvector-generator measures at `l_out` of block l and writes `direction.{l + 1}`;
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,26 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.files import write_atomically
 from interp.gguf_header import F32, MAGIC, TensorInfo, read_header
+from vectors.card import UNKNOWN
 from vectors.formats.base import Format, Options, Vectors
+from vectors.formats.carried import parse_carried, warn_apart, with_card
 from vectors.formats.rows import from_rows, steering_only
 from vectors.steering import SteeringVectors
 from vectors.untrusted import ELEMENTS, head, parsing, regular_file
 
 ARCHITECTURES = ("controlvector", "steeringvector")
+CARD = "small_vectors.card"
+"""Metadata key of our card, which other readers skip."""
+HINTS = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3",
+    "GPT2LMHeadModel": "gpt2",
+}
+"""What llama.cpp calls the architecture of a model."""
 _DIRECTION = re.compile(r"direction\.(\d{1,5})")
 
 
@@ -61,11 +76,16 @@ def read(path: Path, options: Options) -> SteeringVectors:
         rows[int(match[1])] = tensor
     hint = fields.get(f"{architecture}.model_hint")
     recipe = {"model_hint": hint} if isinstance(hint, str) else {}
-    return from_rows(rows, path, "gguf", options, {"trained": "apart", "recipe": recipe})
+    vectors = from_rows(rows, path, "gguf", options, {"trained": "apart", "recipe": recipe})
+    card = fields.get(CARD)
+    return vectors if card is None else with_card(vectors, parse_carried(str(card), path), path)
 
 
 def write(path: Path, vectors: Vectors) -> Path:
     """Write a control vector for `llama-cli --control-vector` and repeng.
+
+    The metadata state the operation in the words of GLP (github.com/msuiche/weightless, spec/GLP.md), the base model
+    in GGUF's own, and hold our card.
 
     Raises:
         UserError: there is a vector at layer 0, which llama.cpp cannot apply, or the vectors are not at resid_post.
@@ -75,6 +95,7 @@ def write(path: Path, vectors: Vectors) -> Path:
         works = "leave it out with only(...), or bake it into a checkpoint"
         raise UserError("llama.cpp cannot steer layer 0 (it refuses direction.0)", given=vectors.name, works=works)
     path = path if path.suffix == ".gguf" else path.with_name(path.name + ".gguf")
+    warn_apart(vectors, path)
     write_atomically(path, lambda temporary: _write(temporary, vectors))
     return path
 
@@ -83,8 +104,18 @@ def _write(path: Path, vectors: SteeringVectors) -> None:
     from gguf import GGUFWriter
 
     writer = GGUFWriter(path, "controlvector")
-    writer.add_string("controlvector.model_hint", vectors.card.base_model)
-    writer.add_uint32("controlvector.layer_count", len(vectors.layers))
+    card = vectors.card
+    if card.base_model != UNKNOWN:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, card.base_model)
+    writer.add_string("controlvector.model_hint", HINTS.get(card.architecture, card.architecture or UNKNOWN))
+    writer.add_int32("controlvector.layer_count", len(vectors.layers))  # the type of llama.cpp's own generator
+    writer.add_string("glp.mode", "add")
+    writer.add_uint32("glp.spec_version", 1)
+    writer.add_string("glp.hook_point", "residual_stream_post_layer")
+    writer.add_string("glp.layer_ids_zero_based", ",".join(map(str, vectors.layers)))
+    writer.add_string("glp.content_sha256", sha256(vectors.directions.numpy().astype("<f4").tobytes()).hexdigest())
+    writer.add_string(CARD, card.model_dump_json())
     for layer, row in zip(vectors.layers, vectors.directions, strict=True):
         writer.add_tensor(f"direction.{layer}", row.numpy())
     writer.write_header_to_file()
