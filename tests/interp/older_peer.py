@@ -37,7 +37,7 @@ def look(folder: str, out: Path) -> None:
         "eos": model.generation_config.eos_token_id,
         "ids": [tokenizer.encode(text) for text in TEXTS],
         "chat": tokenizer.apply_chat_template(CHAT, tokenize=False, add_generation_prompt=True),
-        "special": [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token],
+        "special": [tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token],
     }
     (out / f"{name}.json").write_text(json.dumps(texts))
 
