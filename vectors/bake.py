@@ -30,6 +30,7 @@ from interp.errors import UserError
 from interp.files import disk_errors, plain_sibling, write_json
 from vectors.adaptive import AdaptiveVectors
 from vectors.fit import check_fit
+from vectors.low_rank import LowRankAdapters
 from vectors.steering import SteeringVectors, refuse_together
 from vectors.untrusted import read_object
 
@@ -108,7 +109,11 @@ def _config(folder: Path) -> Any:
 
 
 def bake(
-    vectors: SteeringVectors | AdaptiveVectors, model: str | Path, out: str | Path, *, foreign: bool = False
+    vectors: SteeringVectors | AdaptiveVectors | LowRankAdapters,
+    model: str | Path,
+    out: str | Path,
+    *,
+    foreign: bool = False,
 ) -> Path:
     """Write a checkpoint whose logits are those of the steered model.
 
@@ -124,7 +129,7 @@ def bake(
     Raises:
         UserError: the architecture or the vectors' place cannot be baked, they do not fit, or the folder exists.
     """
-    if not isinstance(vectors, SteeringVectors | AdaptiveVectors):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(vectors, LowRankAdapters):
         works = "merge LoRA of a higher rank with peft"
         raise UserError("only vectors and rank-1 adapters can be baked", given=type(vectors).__name__, works=works)
     out, source = Path(out), _Checkpoint(folder_of(resolve_alias(str(model))))
@@ -156,6 +161,7 @@ def _write(source: _Checkpoint, vectors: SteeringVectors | AdaptiveVectors, out:
     write_json(out / CARD, vectors.card.model_dump(mode="json"))
     places: dict[str, str] = {}
     errors: dict[int, float] = {}
+    size = 0
     for shard in sorted(set(source.files.values())):
         with safe_open(source.folder / shard, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
@@ -164,9 +170,9 @@ def _write(source: _Checkpoint, vectors: SteeringVectors | AdaptiveVectors, out:
         tensors |= changed
         save_file({name: value.contiguous() for name, value in tensors.items()}, out / shard, {"format": "pt"})
         places |= dict.fromkeys(tensors, shard)
+        size += sum(value.nbytes for value in tensors.values())
     _report(errors, vectors)
     if (source.folder / INDEX).is_file():
-        size = sum((out / shard).stat().st_size for shard in set(places.values()))
         (out / INDEX).write_text(json.dumps({"metadata": {"total_size": size}, "weight_map": places}, indent=2))
 
 
