@@ -223,7 +223,7 @@ def _rope(parameters: Mapping[str, Any], *, all_global: bool, n_ctx: int) -> dic
 def _plain(config: PretrainedConfig) -> dict[str, Any]:
     """Llama, Qwen2, Qwen3 (which name their layer types) and Mistral (one window for all layers)."""
     given: Any = config
-    types = getattr(given, "layer_types", None)
+    types: Any = getattr(given, "layer_types", None)
     if given.model_type in ("llama", "mistral"):
         windowed = given.model_type == "mistral" and given.sliding_window is not None
         uniform = ["sliding_attention" if windowed else "full_attention"] * given.num_hidden_layers

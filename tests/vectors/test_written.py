@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,12 @@ from vectors.formats import formats
 from vectors.formats.gguf_file import HINTS
 
 WRITTEN = sorted(known.name for known in formats() if known.write is not None)
-CARD = {"base_model": "owner/some-model", "fingerprint": "0123456789abcdef", "origin": "a test", "name": "toy"}
+CARD: dict[str, Any] = {
+    "base_model": "owner/some-model",
+    "fingerprint": "0123456789abcdef",
+    "origin": "a test",
+    "name": "toy",
+}
 
 
 def adapters(scales: tuple[float, ...] = (0.5, 0.5)) -> AdaptiveVectors:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from interp.errors import UserError
 from interp.files import write_text
@@ -16,6 +17,8 @@ from vectors.formats.base import Vectors
 from vectors.untrusted import CARD_BYTES, parsing, read_json
 
 log = logging.getLogger(__name__)
+
+V = TypeVar("V", bound=Vectors)
 
 FOLDER_CARD = "card.json"
 """Name of the card in a folder of files."""
@@ -45,7 +48,7 @@ def warn_apart(vectors: Vectors, path: Path) -> None:
         log.warning(text, len(vectors.layers), path.name)
 
 
-def with_carried(vectors: Vectors, path: Path) -> Vectors:
+def with_carried(vectors: V, path: Path) -> V:
     """Return vectors with the card that lies alongside their file, if there is one.
 
     Raises:
@@ -72,7 +75,7 @@ def parse_carried(text: str, path: Path) -> Card:
         return Card.model_validate_json(text)
 
 
-def with_card(vectors: Vectors, card: Card, path: Path) -> Vectors:
+def with_card(vectors: V, card: Card, path: Path) -> V:
     """Return vectors with another card, which must be that of the same tensors.
 
     Raises:
