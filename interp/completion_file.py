@@ -171,7 +171,8 @@ def read_lines(path: Path) -> list[Line]:
     if not path.is_file():
         raise UserError("no such file of completions", given=path)
     found: list[Line] = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    # not splitlines(): JSON strings of other writers may hold U+2028 or U+0085 as they are
+    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         try:
             line = json.loads(text) if text.strip() else {}
         except ValueError:
@@ -229,5 +230,5 @@ def _asked(line: Line) -> str:
 
 
 def _write(out: Path, lines: Sequence[Line]) -> None:
-    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-    write_atomically(out, lambda file: file.write_text(text, encoding="utf-8"))
+    text = "".join(json.dumps(line) + "\n" for line in lines)  # in ASCII: no reader breaks a line within a text
+    write_atomically(out, lambda file: file.write_text(text, encoding="ascii"))

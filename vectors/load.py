@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,21 +112,33 @@ def convert(
     seed: int | None = None,
     site: Placement | None = None,
     layer: int | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Path:
-    """Read vectors in any known format and write them in another; arguments as for `load_vectors`.
+    """Read vectors in any known format and write them in another.
+
+    Args:
+        source: as for `load_vectors`, like the arguments without a line here.
+        target: the file or folder to write.
+        to: name of the format.
+        rows: as for `load_vectors`.
+        trained: as for `load_vectors`.
+        seed: as for `load_vectors`.
+        site: as for `load_vectors`.
+        layer: as for `load_vectors`.
+        layers: blocks to write; None writes all that the source has.
 
     Returns:
         What was written.
 
     Raises:
-        UserError: the format cannot be written, or cannot hold these vectors.
+        UserError: the format cannot be written or cannot hold these vectors, or a layer has none.
     """
     chosen = find_format(to)
     if chosen.write is None:
         works = ", ".join(known.name for known in formats() if known.write is not None)
         raise UserError("this format is only read", given=to, works=f"write {works}")
     vectors = load_vectors(source, rows=rows, trained=trained, seed=seed, site=site, layer=layer)
-    return chosen.write(Path(target), vectors)
+    return chosen.write(Path(target), vectors if layers is None else vectors.only(layers))
 
 
 def _named(source: str | Path, model: Any, options: Options) -> Vectors | None:

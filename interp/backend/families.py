@@ -22,6 +22,7 @@ from transformer_lens.pretrained.weight_conversions import (
 from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
 from transformers import PretrainedConfig, PreTrainedModel
 
+from interp.backend.config_fields import check_fields, check_heads, check_rope, soft_cap
 from interp.errors import UserError
 
 ROTARY_KEYS = (
@@ -79,6 +80,7 @@ def hooked_config(
     given: Any = config
     if getattr(given, "use_bidirectional_attention", False) or getattr(given, "add_cross_attention", False):
         raise UserError("only causal decoder models are supported", given=architecture)
+    check_fields(config, architecture)
     settings: dict[str, Any] = {
         "n_layers": given.num_hidden_layers,
         "d_model": given.hidden_size,
@@ -148,6 +150,7 @@ def _biases(model: PreTrainedModel, cfg: HookedTransformerConfig) -> dict[str, T
 def _rotary(config: PretrainedConfig) -> dict[str, Any]:
     """What all families with rotary embeddings and a gated MLP share."""
     given: Any = config
+    check_heads(given.num_attention_heads, given.num_key_value_heads)
     d_head = getattr(given, "head_dim", None) or given.hidden_size // given.num_attention_heads
     return {
         "d_head": d_head,
@@ -155,7 +158,8 @@ def _rotary(config: PretrainedConfig) -> dict[str, Any]:
         "d_mlp": given.intermediate_size,
         "n_key_value_heads": given.num_key_value_heads,
         "eps": given.rms_norm_eps,
-        "act_fn": getattr(given, "hidden_act", None) or given.hidden_activation,
+        # Gemma declares `hidden_activation` and ignores a `hidden_act`, which its published configs have too.
+        "act_fn": given.hidden_activation if given.model_type.startswith("gemma") else given.hidden_act,
         "normalization_type": "RMS",
         "positional_embedding_type": "rotary",
         "gated_mlp": True,
@@ -170,7 +174,9 @@ def _local(config: PretrainedConfig, types: list[str]) -> dict[str, Any]:
         raise UserError("this type of attention layer is not supported", given=unknown[0])
     if "sliding_attention" not in types:
         return {}
-    window = int(getattr(config, "sliding_window", 0) or 0)
+    window = getattr(config, "sliding_window", None)
+    if type(window) is not int or window < 1:
+        raise UserError("layers with a sliding window need its width", given=f"sliding_window: {window}")
     return {"use_local_attn": True, "window_size": window, "attn_types": [names[kind] for kind in types]}
 
 
@@ -180,6 +186,7 @@ def _rope(parameters: Mapping[str, Any], *, all_global: bool, n_ctx: int) -> dic
     Raises:
         UserError: a scaling that TransformerLens lacks, or has for global layers only.
     """
+    check_rope(parameters)
     kind = parameters.get("rope_type") or "default"
     fields: dict[str, Any] = {"rotary_base": parameters["rope_theta"]}
     if parameters.get("partial_rotary_factor", 1.0) != 1.0 or (kind == "linear" and not all_global):
@@ -216,10 +223,13 @@ def _rope(parameters: Mapping[str, Any], *, all_global: bool, n_ctx: int) -> dic
 def _plain(config: PretrainedConfig) -> dict[str, Any]:
     """Llama, Qwen2, Qwen3 (which name their layer types) and Mistral (one window for all layers)."""
     given: Any = config
-    types = getattr(given, "layer_types", None)
-    if types is None or given.model_type == "mistral":
+    types: Any = getattr(given, "layer_types", None)
+    if given.model_type in ("llama", "mistral"):
         windowed = given.model_type == "mistral" and given.sliding_window is not None
-        types = ["sliding_attention" if windowed else "full_attention"] * given.num_hidden_layers
+        uniform = ["sliding_attention" if windowed else "full_attention"] * given.num_hidden_layers
+        if types not in (None, uniform):
+            raise UserError(f"{given.model_type} has one type of attention layer", given=f"layer_types: {types}"[:80])
+        types = uniform
     local = _local(config, types)
     rope = _rope(given.rope_parameters, all_global=not local, n_ctx=given.max_position_embeddings)
     return _rotary(config) | local | rope
@@ -231,14 +241,13 @@ def _qwen3(config: PretrainedConfig) -> dict[str, Any]:
 
 def _gemma(config: PretrainedConfig) -> dict[str, Any]:
     given: Any = config
-    cap = given.final_logit_softcapping
     return (
         _rotary(config)
         | _local(config, given.layer_types)
         | {
             "use_normalization_before_and_after": True,
             "attn_scale": float(given.query_pre_attn_scalar) ** 0.5,
-            "output_logits_soft_cap": -1.0 if cap is None else float(cap),
+            "output_logits_soft_cap": soft_cap(given.final_logit_softcapping),
         }
     )
 
@@ -246,9 +255,8 @@ def _gemma(config: PretrainedConfig) -> dict[str, Any]:
 def _gemma2(config: PretrainedConfig) -> dict[str, Any]:
     given: Any = config
     fields = _gemma(config)
-    cap = given.attn_logit_softcapping
     rope = _rope(given.rope_parameters, all_global="use_local_attn" not in fields, n_ctx=given.max_position_embeddings)
-    return fields | rope | {"attn_scores_soft_cap": -1.0 if cap is None else float(cap)}
+    return fields | rope | {"attn_scores_soft_cap": soft_cap(given.attn_logit_softcapping)}
 
 
 def _gemma3(config: PretrainedConfig) -> dict[str, Any]:
@@ -263,6 +271,8 @@ def _gemma3(config: PretrainedConfig) -> dict[str, Any]:
 
 def _gpt2(config: PretrainedConfig) -> dict[str, Any]:
     given: Any = config
+    if set(getattr(given, "layer_types", None) or ()) - {"full_attention"}:
+        raise UserError("gpt2 has one type of attention layer", given=f"layer_types: {given.layer_types}"[:80])
     return {
         "d_head": given.n_embd // given.n_head,
         "d_mlp": given.n_inner or 4 * given.n_embd,

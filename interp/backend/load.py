@@ -84,13 +84,34 @@ def load_hooked(
         return load_hooked(given, tokenizer=tokenizer, dtype=dtype, device=device)
     folder = folder_of(given, str(wanted or torch.float32).removeprefix("torch."))
     place = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    tokenizer = tokenizer or _tokenizer(folder)
+    tokenizer = tokenizer or read_tokenizer(folder)
     model = _read(folder, wanted, place)
     path = Path(str(source)).expanduser()
     return _hook(model, tokenizer, path.stem if path.exists() else str(source), wanted or model.dtype, place)
 
 
-def _tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def read_config(folder: Path) -> Any:
+    """Return the config of a local folder as transformers reads it.
+
+    Raises:
+        UserError: its weights are quantised, or transformers refuses the file.
+    """
+    try:
+        with _quiet():
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # each class of config raises its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"this config cannot be read: {reason}", given=folder.name) from error
+    _refuse_quantised(config)
+    return config
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a local folder.
+
+    Raises:
+        UserError: there is none, or its files are damaged.
+    """
     try:
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         found.encode("one")  # a wrong setting shows when it is used

@@ -6,6 +6,7 @@ import click
 
 from interp import registry
 from interp.cli.options import DEFAULT_MODEL, reads_vectors
+from interp.errors import UserError
 from interp.given import check_paths
 from interp.reading import Reading
 
@@ -21,14 +22,25 @@ def command() -> None:
 @click.option("--to", "to", metavar="FORMAT", help="Format to write (see `interp list formats`); from OUT's suffix.")
 @click.option("--seed", type=int, help="Which run of a folder that holds several.")
 @reads_vectors
-def convert(source: str, target: str, to: str | None, seed: int | None, reading: Reading) -> None:
+@click.option("--layers", metavar="A,B,...", help="Blocks to write [default: all that IN has].")
+def convert(
+    source: str, target: str, to: str | None, seed: int | None, layers: str | None, reading: Reading
+) -> None:
     """Read vectors in any known format and write them in another."""
     check_paths(vectors=source)
     chosen = to or _by_suffix(target)
     if not registry.is_name("formats", chosen):
         raise registry.unknown("format", chosen, registry.names("formats"))
-    written = registry.load("vectors", "convert")(source, target, chosen, seed=seed, **reading.arguments)
-    click.echo(written)
+    blocks = None if layers is None else _blocks(layers)
+    write = registry.load("vectors", "convert")
+    click.echo(write(source, target, chosen, seed=seed, layers=blocks, **reading.arguments))
+
+
+def _blocks(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise UserError("--layers takes numbers of blocks", given=text, works="for instance --layers 4,8,12")
+    return [int(part) for part in parts]
 
 
 def _by_suffix(target: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from interp import Completions, Context, Model, Store, UserError, load_model
+from interp import Completions, Context, Model, Store, UserError, completion_file, load_model
 from interp.cli import call
 from interp.completion_file import FileSource, asking
 from interp.completion_sources import Said, scored
@@ -256,3 +256,12 @@ def test_the_embedded_model_served_with_its_vectors(tmp_path: Path, capsys: pyte
         assert theirs.pop("entropy") == pytest.approx(entropy, abs=1e-3)
         assert theirs == ours
     assert ours["boxed"] > 0.5  # the vectors are on: the model as it is boxes little
+
+
+def test_a_text_with_line_separators_stays_on_its_line(tmp_path: Path) -> None:
+    texts = [f"a{mark}b" for mark in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\n", "\ud800", "é")]
+    completion_file._write(tmp_path / "ours.jsonl", [{"text": text} for text in texts])
+    assert [line["text"] for line in completion_file.read_lines(tmp_path / "ours.jsonl")] == texts
+    theirs = "\r\n".join(json.dumps({"text": text}, ensure_ascii=False) for text in texts if text != "a\ud800b")
+    (tmp_path / "theirs.jsonl").write_bytes(theirs.encode())
+    assert len(completion_file.read_lines(tmp_path / "theirs.jsonl")) == len(texts) - 1

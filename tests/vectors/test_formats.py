@@ -222,10 +222,10 @@ def test_gguf_directions_are_at_the_output_of_the_block_they_name(tmp_path: Path
 
 
 def test_written_gguf_is_what_llama_cpp_reads(tmp_path: Path) -> None:
-    vectors = make((1, 3), base_model="some-model")
+    vectors = make((1, 3), base_model="some-model", architecture="LlamaForCausalLM")
     reader = GGUFReader(convert(vectors.save(tmp_path / "in"), tmp_path / "v.gguf", "gguf"))
     assert reader.fields["general.architecture"].contents() == "controlvector"
-    assert reader.fields["controlvector.model_hint"].contents() == "some-model"
+    assert reader.fields["controlvector.model_hint"].contents() == "llama"
     assert reader.fields["controlvector.layer_count"].contents() == 2
     assert [tensor.name for tensor in reader.tensors] == ["direction.1", "direction.3"]
     assert np.array_equal(reader.tensors[1].data, vectors[3].numpy())

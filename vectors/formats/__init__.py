@@ -10,6 +10,7 @@ from interp import registry
 from interp.errors import UserError
 from vectors.card import Card
 from vectors.formats.base import Format, Options, Vectors
+from vectors.formats.carried import with_carried
 
 BUILT_IN = (
     "pickled",
@@ -67,7 +68,7 @@ def detect(path: Path) -> Format:
 
 
 def read(path: Path, options: Options = Options()) -> Vectors:  # noqa: B008 - frozen
-    """Read a file or folder in any known format.
+    """Read a file or folder in any known format, with the card that this package wrote alongside it.
 
     Raises:
         UserError: no format knows it, it is damaged, or an option contradicts what it states.
@@ -77,7 +78,7 @@ def read(path: Path, options: Options = Options()) -> Vectors:  # noqa: B008 - f
         if getattr(options, name) is not None and name not in known.asks:
             what = f"{name} says nothing about vectors of the format {known.name}"
             raise UserError(what, given=getattr(options, name), works="leave it out")
-    vectors = known.read(path, options)
+    vectors = with_carried(known.read(path, options), path)
     agree(vectors.card, vectors.layers, options)
     return vectors
 

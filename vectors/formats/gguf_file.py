@@ -10,7 +10,6 @@ cvector-generator measures at `l_out` of block l and writes `direction.{l + 1}`;
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +20,25 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.files import write_atomically
 from interp.gguf_header import F32, MAGIC, TensorInfo, read_header
-from vectors.card import Card
+from vectors.card import UNKNOWN
 from vectors.formats.base import Format, Options, Vectors
-from vectors.formats.gguf_keys import CARD, check_keys
+from vectors.formats.carried import parse_carried, warn_apart, with_card
+from vectors.formats.gguf_keys import CARD, HOOK, check_keys, content_digest
 from vectors.formats.rows import from_rows, steering_only
 from vectors.steering import SteeringVectors
 from vectors.untrusted import ELEMENTS, head, parsing, regular_file
 
 ARCHITECTURES = ("controlvector", "steeringvector")
+HINTS = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+    "Gemma2ForCausalLM": "gemma2",
+    "Gemma3ForCausalLM": "gemma3",
+    "GPT2LMHeadModel": "gpt2",
+}
+"""What llama.cpp calls the architecture of a model."""
 _DIRECTION = re.compile(r"direction\.(0|[1-9]\d{0,4})")
 _BIG_ENDIAN = b"GGUF\x00\x00\x00"
 
@@ -70,16 +80,8 @@ def read(path: Path, options: Options) -> SteeringVectors:
         rows[int(match[1])] = tensor
     check_keys(fields, str(architecture), rows)
     vectors = from_rows(rows, path, "gguf", options, _known(fields, str(architecture)))
-    return vectors if CARD not in fields else _with_card(vectors, str(fields[CARD]), path)
-
-
-def _with_card(vectors: SteeringVectors, text: str, path: Path) -> SteeringVectors:
-    """The same vectors with the card inside the file, which must be theirs."""
-    with parsing(path, "card"):
-        card = Card.model_validate_json(text)
-    if (card.kind, card.site, card.digest) != ("vector", vectors.card.site, vectors.digest):
-        raise UserError("the tensors are not those of the card", given=path.name, works="take both from one place")
-    return replace(vectors, card=card)
+    card = fields.get(CARD)
+    return vectors if card is None else with_card(vectors, parse_carried(str(card), path), path)
 
 
 def _known(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
@@ -97,6 +99,9 @@ def _known(fields: dict[str, Any], architecture: str) -> dict[str, Any]:
 def write(path: Path, vectors: Vectors) -> Path:
     """Write a control vector for `llama-cli --control-vector` and repeng.
 
+    The metadata state the operation in the words of GLP (github.com/msuiche/weightless, spec/GLP.md), the base model
+    in GGUF's own, and hold our card.
+
     Raises:
         UserError: there is a vector at layer 0, which llama.cpp cannot apply, or the vectors are not at resid_post.
     """
@@ -105,6 +110,7 @@ def write(path: Path, vectors: Vectors) -> Path:
         works = "leave it out with only(...), or bake it into a checkpoint"
         raise UserError("llama.cpp cannot steer layer 0 (it refuses direction.0)", given=vectors.name, works=works)
     path = path if path.suffix == ".gguf" else path.with_name(path.name + ".gguf")
+    warn_apart(vectors, path)
     write_atomically(path, lambda temporary: _write(temporary, vectors))
     return path
 
@@ -113,9 +119,20 @@ def _write(path: Path, vectors: SteeringVectors) -> None:
     from gguf import GGUFWriter
 
     writer = GGUFWriter(path, "controlvector")
-    writer.add_string("controlvector.model_hint", vectors.card.base_model)
-    writer.add_uint32("controlvector.layer_count", len(vectors.layers))
-    for layer, row in zip(vectors.layers, vectors.directions, strict=True):
+    card = vectors.card
+    if card.base_model != UNKNOWN:
+        writer.add_base_model_count(1)
+        writer.add_base_model_name(0, card.base_model)
+    writer.add_string("controlvector.model_hint", HINTS.get(card.architecture, card.architecture or UNKNOWN))
+    writer.add_int32("controlvector.layer_count", len(vectors.layers))  # the type of llama.cpp's own generator
+    writer.add_string("glp.mode", "add")
+    writer.add_uint32("glp.spec_version", 1)
+    writer.add_string("glp.hook_point", HOOK)
+    writer.add_string("glp.layer_ids_zero_based", ",".join(map(str, vectors.layers)))
+    rows = dict(zip(vectors.layers, vectors.directions, strict=True))
+    writer.add_string("glp.content_sha256", content_digest(rows))
+    writer.add_string(CARD, card.model_dump_json())
+    for layer, row in rows.items():
         writer.add_tensor(f"direction.{layer}", row.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

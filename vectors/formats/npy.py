@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.files import write_bytes
 from vectors.formats.base import Format, Options, Vectors
+from vectors.formats.carried import write_carried
 from vectors.formats.rows import from_bare, from_rows, is_bare, nonzero_rows, steering_only
 from vectors.steering import SteeringVectors
 from vectors.untrusted import ELEMENTS, bounded, head, parsing, regular_file
@@ -45,12 +46,16 @@ def read(path: Path, options: Options) -> SteeringVectors:
 
 
 def write(path: Path, vectors: Vectors) -> Path:
-    """Write [L, d_model] float32 with zeros at absent layers; the card is lost.
+    """Write [L, d_model] float32 with zeros at absent layers, and the card into `NAME.npy.json`.
 
     Raises:
-        UserError: the number of layers of the model is unknown, or the vectors are not at resid_post.
+        UserError: the number of layers of the model is unknown, the vectors are not at resid_post, or one is zero.
     """
     vectors = steering_only(vectors, "npy")
+    empty = [layer for layer, norm in vectors.norms.items() if norm == 0]
+    if empty:
+        works = "leave it out with only(...), or write safetensors"
+        raise UserError("npy cannot hold a vector of zeros: it means no vector", given=f"layer {empty[0]}", works=works)
     if vectors.card.n_layers is None:
         raise UserError("npy needs the model's number of layers, which the card does not tell", given=vectors.name)
     matrix = torch.zeros(vectors.card.n_layers, vectors.d_model)
@@ -59,7 +64,7 @@ def write(path: Path, vectors: Vectors) -> Path:
     made = io.BytesIO()
     np.save(made, matrix.numpy(), allow_pickle=False)
     write_bytes(path, made.getvalue())
-    return path
+    return write_carried(path, vectors)
 
 
 def load_array(path: Path) -> Tensor:

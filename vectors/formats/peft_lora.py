@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from interp.files import write_bytes, write_text
 from vectors.adaptive import AdaptiveVectors
 from vectors.card import UNKNOWN, Card
 from vectors.formats.base import Format, Options, Vectors
+from vectors.formats.carried import write_carried
 from vectors.formats.peft_config import check_config, check_targets, scale_of
 from vectors.untrusted import as_vector, bounded, read_object, safetensors_names, safetensors_read
 
@@ -78,30 +80,34 @@ def adapter(
 def write(path: Path, vectors: Vectors) -> Path:
     """Write an adapter folder that `PeftModel.from_pretrained` loads; scales that differ go into lora_B.
 
+    The card goes into `card.json`.
+
     Raises:
         UserError: the vectors are not adaptive.
     """
     if not isinstance(vectors, AdaptiveVectors):
         raise UserError("peft holds adaptive vectors only", given=vectors.name, works="write npy, gguf or safetensors")
-    equal = len(set(vectors.scales)) == 1
+    if len(set(vectors.scales)) > 1:
+        scaled = vectors.b * torch.tensor(vectors.scales)[:, None]
+        vectors = replace(vectors, b=scaled, scales=(1.0,) * len(vectors.scales))
     tensors: dict[str, Tensor] = {}
     for row, layer in enumerate(vectors.layers):
         start = f"base_model.model.model.layers.{layer}.mlp.down_proj.lora_"
         tensors[f"{start}A.weight"] = vectors.a[row][None].clone()
-        tensors[f"{start}B.weight"] = (vectors.b[row] * (1.0 if equal else vectors.scales[row]))[:, None].contiguous()
+        tensors[f"{start}B.weight"] = vectors.b[row][:, None].clone()
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": vectors.card.base_model,
         "r": 1,
-        "lora_alpha": vectors.scales[0] if equal else 1.0,
+        "lora_alpha": vectors.scales[0],
         "lora_dropout": 0.0,
         "target_modules": [f"model.layers.{layer}.mlp.down_proj" for layer in vectors.layers],
         "inference_mode": True,
     }
     write_bytes(path / WEIGHTS, save(tensors, metadata={"format": "pt"}))
     write_text(path / CONFIG, json.dumps(config, indent=1))
-    return path
+    return write_carried(path, vectors)
 
 
 def _of_rank(value: Tensor, name: str, rank: int, *, dim: int) -> Float[Tensor, "rank width"]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.errors import UserError
 from interp.files import write_text
 from vectors.formats.base import Format, Options, Vectors
+from vectors.formats.carried import write_carried
 from vectors.formats.rows import from_rows, steering_only
 from vectors.steering import SteeringVectors
 from vectors.untrusted import head, read_json
@@ -53,14 +54,17 @@ def read(path: Path, options: Options) -> SteeringVectors:
 
 
 def write(path: Path, vectors: Vectors) -> Path:
-    """Write directions with string keys; `explained_variances`, which the package expects, are written as 0."""
+    """Write directions with string keys; `explained_variances`, which the package expects, are written as 0.
+
+    The card goes into `NAME.svec.json`.
+    """
     vectors = steering_only(vectors, "svec")
     path = path if path.suffix == ".svec" else path.with_name(path.name + ".svec")
     rows = dict(zip(map(str, vectors.layers), vectors.directions.tolist(), strict=True))
     variances = dict.fromkeys(rows, 0.0)
     document = {"model_type": vectors.card.architecture, "directions": rows, "explained_variances": variances}
     write_text(path, json.dumps(document))
-    return path
+    return write_carried(path, vectors)
 
 
 def _check_variances(variances: Any, directions: dict[str, Any], path: Path) -> None:
