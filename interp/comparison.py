@@ -12,6 +12,7 @@ from interp.backend.weights import Hooked
 from interp.batch import Batch
 from interp.chat import Turns
 from interp.edits import Edit, Intervention
+from interp.errors import UserError
 from interp.markup import text
 from interp.model import Model
 from interp.prompts import Prompt
@@ -45,10 +46,12 @@ class Comparison:
     Attributes:
         prompt: what was asked.
         said: a completion for each intervention.
+        rendered: the whole prompt as the model gets it, special tokens included.
     """
 
     prompt: str
     said: tuple[Said, ...]
+    rendered: str = ""
 
     def __getitem__(self, name: str) -> Said:
         return next(one for one in self.said if one.name == name)
@@ -62,7 +65,11 @@ class Comparison:
         )
         head = f"<p style='{_CSS}'>{text(self.prompt)}</p>"
         note = f"<p>Colour: KL(edited || base) at each token, nats; full colour = {top:.2f}.</p>"
-        return f"<div>{head}<table>{rows}</table>{note}</div>"
+        whole = (
+            f"<details><summary>The prompt as the model gets it</summary><p style='{_CSS}'>{text(self.rendered)}</p>"
+        )
+        shown = f"{whole}</details>" if self.rendered else ""
+        return f"<div>{head}{shown}<table>{rows}</table>{note}</div>"
 
     def _repr_html_(self) -> str:
         return self.html()
@@ -87,12 +94,18 @@ def compare(
         model: a Model or a bare HookedTransformer.
         prompt: the user's message, turns of role and content, or a prompt that is tokenised already.
         interventions: by name; None is the model as it is.
-        system: system message; the template's own default if None.
+        system: system message; none, and no default of the chat template's, if None (see `interp.chat.render`). The
+            page shows the whole prompt. A prompt that is tokenised already has its own.
         max_new_tokens: where a completion is cut.
         temperature: 0 = greedy; otherwise all interventions share one random stream.
         seed: of that stream.
+
+    Raises:
+        UserError: the prompt cannot be rendered, or has a system message already.
     """
     model = Model.of(model)
+    if isinstance(prompt, Prompt) and system is not None:
+        raise UserError("a tokenised prompt has its system message inside", given=system, works="give the text instead")
     rendered = prompt if isinstance(prompt, Prompt) else model.prompt(prompt, system)
     said: list[Said] = []
     for name, intervention in interventions.items():
@@ -103,7 +116,7 @@ def compare(
         row, whole = made.rows[0], made.texts[0]
         kl = _kl(model, Batch.of([rendered], [row.ids], device=model.device), edits)
         said.append(Said(name, tuple(map(model.token_text, row.ids)), kl, row.ended, whole))
-    return Comparison(_shown(model, prompt), tuple(said))
+    return Comparison(_shown(model, prompt), tuple(said), model.prompt_text(rendered))
 
 
 def _shown(model: Model, prompt: Turns | Prompt) -> str:

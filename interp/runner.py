@@ -29,6 +29,7 @@ from interp.progress import Bar, bar, to_stderr
 from interp.provenance import class_source, class_target, git_revision, machine, now, versions
 from interp.run import Run
 from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
+from interp.tasks.asking import prompt_note
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +115,8 @@ def open_context(
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
     ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
+    if note := prompt_note(vectors, task):
+        ctx.say(note)
     return ctx
 
 

@@ -74,13 +74,22 @@ class Card(BaseModel):
             raise UserError(f"{where} is no card of steering vectors: {field}: {first['msg']}") from error
 
     def derive(self, name: str, recipe: Mapping[str, Any], *others: Card) -> Card:
-        """The card of vectors computed from these: what all agree on stays, trials and scores do not."""
+        """The card of vectors computed from these.
+
+        What all agree on stays, the task that they were trained on too; trials and scores do not.
+        """
         cards = (self, *others)
 
         def agreed(values: set[str], otherwise: str) -> str:
             return values.pop() if len(values) == 1 else otherwise
 
         depths = {card.n_layers for card in cards}
+        recipes = [card.recipe for card in cards]
+        training = {
+            name: recipes[0][name]
+            for name in ("task", "task_digest", "prompt")
+            if name in recipes[0] and all(other.get(name) == recipes[0][name] for other in recipes)
+        }
         return self.model_copy(
             update={
                 "name": name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}...",
@@ -90,7 +99,7 @@ class Card(BaseModel):
                 "origin": agreed({card.origin for card in cards}, "several"),
                 "n_layers": depths.pop() if len(depths) == 1 else None,
                 "trained": "apart" if any(card.trained == "apart" for card in cards) else "together",
-                "recipe": dict(recipe),
+                "recipe": {**training, **recipe},
                 "trials": [],
                 "scores": {},
                 "digest": "",

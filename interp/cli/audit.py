@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from interp import registry
+from interp.cli.asking import asks
 from interp.cli.options import (
     add,
     foreign_option,
@@ -31,6 +32,7 @@ from interp.given import check_paths, describe_vectors
 @click.argument("vectors", metavar="V")
 @click.option("--scale", metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run.")
+@asks()
 def command(
     vectors: str,
     model: str,
@@ -42,6 +44,7 @@ def command(
     out: str,
     scale: str,
     dry_run: bool,
+    asking: Any,
 ) -> int:
     """Measure what vectors gain, what they cost and how they act, beside controls: one page."""
     if scale not in SCALES:
@@ -52,7 +55,7 @@ def command(
         for entry in entries:
             click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale}")
         return 0
-    given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs)
+    given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs, asking=asking)
     about = _about(Shared(given), vectors)
     write = partial(registry.load("reports", "write-audit"), entries, out=Path(out), about=about, scale=scale)
     made, failed, code = run_all(entries, given, write)
@@ -62,7 +65,11 @@ def command(
 
 def _about(shared: Shared, name: str) -> dict[str, Any]:
     """What is known of the vectors before anything is measured."""
+    from interp.tasks.asking import prompt_note
+
     vectors = shared.named(name)
+    if note := prompt_note(vectors, shared.task):
+        click.echo(f"interp: warning: {note}", err=True)
     fit = registry.load("vectors", "check-fit")(vectors, shared.model, foreign=shared.given.foreign)
     norms = getattr(vectors, "norms", {})
     kind = str(getattr(vectors.card, "kind", type(vectors).__name__))

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.cli.asking import asked, asks
 from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
 from interp.given import as_model, as_sources, as_task, as_vectors, check_paths, plain_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from interp.evaluation import Evaluation
 
 
 @click.command("eval")
@@ -21,12 +27,12 @@ from interp.given import as_model, as_sources, as_task, as_vectors, check_paths,
 @click.option("--n", type=click.IntRange(min=1), default=64, show_default=True, help="Problems.")
 @click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Completions of each.")
 @click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 = greedy.")
-@click.option("--tokens", type=click.IntRange(min=1), help="Longest completion; the task's own by default.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the random streams.")
 @click.option("--memory", type=float, metavar="GB", help="Bound on what generation may hold.")
 @click.option("--completions-from", multiple=True, metavar="URL|FILE", help="What completes in the model's place.")
 @click.option("--out", metavar="DIR", default="runs", show_default=True, help="Where completions are kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@asks()
 def command(
     model: str,
     vectors: str | None,
@@ -36,27 +42,34 @@ def command(
     n: int,
     samples: int,
     temperature: float,
-    tokens: int | None,
     seed: int,
     memory: float | None,
     completions_from: tuple[str, ...],
     out: str,
     as_json: bool,
+    asking: Any,
 ) -> None:
-    """Grade a model's completions, with vectors or without, and give the accuracy with its interval."""
+    """Grade a model's completions, with vectors or without, and give the accuracy with its interval.
+
+    Shows the prompt as the model gets it, a completion that is graded right and one that is graded wrong.
+    """
     check_paths(model=model, vectors=vectors, task=task)
     from interp.context import Context
     from interp.evaluation import evaluate
     from interp.store import Store
+    from interp.tasks.asking import prompt_note
 
-    problems = as_task(task)
-    problems = problems if tokens is None else replace(problems, max_new_tokens=tokens)
+    problems = asked(as_task(task), asking, vectors)
     loaded = as_model(model)
     steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out))
+    note = prompt_note(steered, problems)
+    if note:
+        click.echo(f"interp: warning: {note}", err=True)
     ctx = Context(loaded, steered, problems, n=n, seed=seed, store=Store(Path(out)), memory=memory)
     ctx.sources = as_sources(completions_from, steered)
     found = evaluate(ctx, split=split, temperature=temperature, samples=samples)
     about = {"model": plain_name(model), "vectors": plain_name(vectors) if vectors else None, "task": problems.name}
+    about |= {"warning": note} if note else {}
     if as_json:
         click.echo(json.dumps({**found.as_dict(), **about, "seed": seed}))
         return
@@ -67,3 +80,18 @@ def command(
     click.echo(f"  entropy {found.entropy:.2f} nats")
     for name, share in found.templates.items():
         click.echo(f"  {name}  {share:.1%}")
+    for line in _shown(found):
+        click.echo(line)
+
+
+def _shown(found: Evaluation) -> Iterator[str]:
+    """The prompt, and the completions that are shown with their grades."""
+    yield f"\nprompt of the first problem, as the model gets it:\n{_indented(found.prompt)}"
+    for one in found.shown:
+        read = "nothing" if one.read is None else one.read
+        yield f"\ngraded {'right' if one.right else 'wrong'} (read: {read}; answer: {one.answer}):"
+        yield f"{_indented(one.problem)}\n{_indented(one.text, '  > ')}"
+
+
+def _indented(text: str, head: str = "  ") -> str:
+    return "\n".join(f"{head}{line}" for line in text.splitlines() or [""])
