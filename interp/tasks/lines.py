@@ -95,6 +95,7 @@ def _at(settings: Mapping[str, Any], name: str, apart: bool) -> tuple[bool, Any]
 def _row(line: str, where: str) -> dict[str, Any]:
     try:
         row: object = json.loads(line, object_pairs_hook=_without_repeats)
+        halved = _halved(row)
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     except (ValueError, RecursionError) as error:
@@ -108,7 +109,7 @@ def _row(line: str, where: str) -> dict[str, Any]:
         works = f"use {', '.join(FIELDS)}; for the whole file {', '.join(SETTINGS)}"
         what = "no such field" if "problem" in fields else '"problem" must be a text, and there is no such field'
         raise UserError(f"{where}: {what}", given=ascii(odd)[1:-1][:60], works=works)
-    if any(_halved(value) for value in fields.values()):
+    if halved:
         raise UserError(f"{where}: half a character (a lone surrogate) is no text", given=ascii(line.strip())[1:61])
     return fields
 
