@@ -17,7 +17,7 @@ __all__ = ["DATE", "Tokenizer", "Turns", "render"]
 Turns = str | Sequence[Mapping[str, str]]
 """What the user says: one user message, or turns {"role": ..., "content": ...}."""
 
-_MARKER = re.compile(r"(?:<\S+>|\[/?\w+\])")
+_MARKER = re.compile(r"<[^<>\s]+>|\[/?\w+\]")
 
 
 def render(
@@ -147,10 +147,11 @@ def _check_markers(tokenizer: Tokenizer, pieces: Sequence[Piece], literals: Sequ
 def _markers(literal: str) -> Iterator[str]:
     """What would be read as the template's own: what it writes between two contents, and names in brackets."""
     yield from _MARKER.findall(literal)
-    for form in (literal, literal.strip()):
-        words = form.strip()
-        if len(words) > 2 and (form != words or not words.replace(" ", "").isalnum()):
-            yield form
+    words = literal.strip()
+    if len(words) > 1 and literal != words:
+        yield literal
+    if len(words) > 2 and not words.replace(" ", "").isalnum():
+        yield words
 
 
 def _special(tokenizer: Tokenizer, literals: Sequence[str]) -> Iterator[str]:
@@ -217,8 +218,8 @@ def _check_tokens(tokenizer: Tokenizer, prompt: Prompt) -> None:
     text = str(decode(list(prompt.ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
     if _folded(prompt.text) not in _folded(text):
         lost = next((letter for letter in prompt.text if _folded(letter) not in _folded(text)), "")
-        given = repr(lost) if lost else None
-        raise UserError("this tokenizer cannot write this prompt: decoded, its tokens are another text", given=given)
+        shown = repr(lost) if lost else None
+        raise UserError("this tokenizer cannot write this prompt: decoded, its tokens are another text", given=shown)
 
 
 def _folded(text: str) -> str:

@@ -47,8 +47,8 @@ def dateless(template: Any) -> str:
         named = cast("Mapping[str, str]", template)
         if "default" not in named and len(named) != 1:
             works = "set tokenizer.chat_template to the text of one of them"
-            given = ", ".join(named) or "none"
-            raise UserError("this tokenizer has several chat templates and no default", given=given, works=works)
+            names = ", ".join(named) or "none"
+            raise UserError("this tokenizer has several chat templates and no default", given=names, works=works)
         template = named.get("default") or next(iter(named.values()))
     if not isinstance(template, str):
         raise UserError("a chat template is a text", given=type(template).__name__)

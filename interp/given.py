@@ -175,7 +175,7 @@ def describe_task(task: Any) -> dict[str, Any] | None:
         return None
     from interp.tasks.asking import Prompting
 
-    return {"name": plain_name(task.name), "digest": task.digest, **Prompting.of(task).as_dict()}
+    return {"name": plain_name(task.name), "digest": task.digest, **Prompting.from_task(task).as_dict()}
 
 
 def plain_name(name: str) -> str:

@@ -6,11 +6,12 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from interp.cell import Cell
-from interp.context import Context, silent
+from interp.context import Context, Say, silent
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.given import (
@@ -116,8 +117,13 @@ def open_context(
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
     ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
     if note := prompt_note(vectors, task):
-        ctx.say(note)
+        _say_once(ctx.say, note)
     return ctx
+
+
+@cache
+def _say_once(say: Say, text: str) -> None:
+    say(text)
 
 
 def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:

@@ -107,7 +107,7 @@ def from_completions(
     grades = _grades(task, problems, completions)
     blocks = tuple(range(model.n_layers)) if layers is None else tuple(layers)
     groups = _groups(model, completions, grades, blocks, positions)
-    prompt = Prompting.of(task).as_dict()
+    prompt = Prompting.from_task(task).as_dict()
     about = {"task": task.name, "task_digest": task.digest, "prompt": prompt, **(recipe or {})}
     card = Card(
         name=f"{method} on {task.name}",

@@ -84,13 +84,13 @@ def command(
         click.echo(line)
 
 
-def _shown(found: Evaluation) -> Iterator[str]:
+def _shown(result: Evaluation) -> Iterator[str]:
     """The prompt, and the completions that are shown with their grades."""
-    yield f"\nprompt of the first problem, as the model gets it:\n{_indented(found.prompt)}"
-    for one in found.shown:
-        read = "nothing" if one.read is None else one.read
-        yield f"\ngraded {'right' if one.right else 'wrong'} (read: {read}; answer: {one.answer}):"
-        yield f"{_indented(one.problem)}\n{_indented(one.text, '  > ')}"
+    yield f"\nprompt of the first problem, as the model gets it:\n{_indented(result.prompt)}"
+    for completion in result.shown:
+        read = "nothing" if completion.read is None else completion.read
+        yield f"\ngraded {'right' if completion.right else 'wrong'} (read: {read}; answer: {completion.answer}):"
+        yield f"{_indented(completion.problem)}\n{_indented(completion.text, '  > ')}"
 
 
 def _indented(text: str, head: str = "  ") -> str:

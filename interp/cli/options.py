@@ -94,8 +94,8 @@ def read_task(task: str | None, prompts: str | None, asking: Any = None, vectors
     if task is not None and prompts is not None:
         raise UserError("--task and --prompts exclude each other", works="give one of them")
     check_paths(task=task, prompts=prompts)
-    made = load_task(task or DEFAULT_TASK) if prompts is None else from_prompts(Path(prompts))
-    return made if asking is None else asked(made, asking, vectors)
+    problems = load_task(task or DEFAULT_TASK) if prompts is None else from_prompts(Path(prompts))
+    return problems if asking is None else asked(problems, asking, vectors)
 
 
 def setting_options(fields: Mapping[str, Any]) -> list[click.Option]:

@@ -87,7 +87,7 @@ class Prompting:
     scorer: str
 
     @classmethod
-    def of(cls, task: Task) -> Prompting:
+    def from_task(cls, task: Task) -> Prompting:
         """Those of a task."""
         return cls(task.system, task.example, task.scorer.spec)
 
@@ -136,7 +136,7 @@ def prompt_note(vectors: Any, task: Task | None, *, graded: bool = True) -> str 
     if task is None or training is None:
         return None
     name, digest, trained = training
-    asked = Prompting.of(task)
+    asked = Prompting.from_task(task)
     if trained is not None and not graded:
         trained = replace(trained, scorer=asked.scorer)
     if trained == asked or digest == task.digest:
@@ -146,12 +146,12 @@ def prompt_note(vectors: Any, task: Task | None, *, graded: bool = True) -> str 
         return f"{start}, whose prompt their card does not hold: whether {task.name} asks alike is unknown"
     prompt = [what for what in ("system", "example") if getattr(trained, what) != getattr(asked, what)]
     parts = {"system": "another system line", "example": "other worked examples"}
-    told = [parts[what] for what in prompt]
+    differences = [parts[what] for what in prompt]
     remedies = ["--prompt-of vectors asks with theirs"] if prompt else []
     if trained.scorer != asked.scorer:
-        told.append(f"another scorer ({trained.scorer})")
+        differences.append(f"another scorer ({trained.scorer})")
         remedies.append(f"--scorer '{trained.scorer}' grades with theirs")
-    return f"{start} with {' and '.join(told)} than {task.name} has; {'; '.join(remedies)}"
+    return f"{start} with {' and '.join(differences)} than {task.name} has; {'; '.join(remedies)}"
 
 
 def _installed(name: str, digest: str) -> Prompting | None:
@@ -161,7 +161,7 @@ def _installed(name: str, digest: str) -> Prompting | None:
     if name not in task_names() or name in BENCHMARKS:
         return None
     task = load_task(name)
-    return Prompting.of(task) if task.digest == digest else None
+    return Prompting.from_task(task) if task.digest == digest else None
 
 
 def _trained(vectors: Any) -> Prompting:

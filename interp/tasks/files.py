@@ -173,22 +173,22 @@ def _rows(
 
 
 @cache
-def _columns(repository: str, there: tuple[str, ...], columns: tuple[str | None, str | None]) -> tuple[str, str | None]:
+def _columns(repository: str, names: tuple[str, ...], columns: tuple[str | None, str | None]) -> tuple[str, str | None]:
     """The columns of the problem and of the answer.
 
     Raises:
         UserError: one is missing, several would do, or the data set has columns that are not understood.
     """
-    works = f"it has {', '.join(there)}; load it with interp.tasks.from_hub(..., question=, answer=)"
+    works = f"it has {', '.join(names)}; load it with interp.tasks.from_hub(..., question=, answer=)"
     chosen: list[str | None] = []
-    for given, known in zip(columns, (QUESTIONS, ANSWERS), strict=True):
-        hits = [name for name in (known if given is None else (given,)) if name in there]
+    for column, known in zip(columns, (QUESTIONS, ANSWERS), strict=True):
+        hits = [name for name in (known if column is None else (column,)) if name in names]
         if len(hits) > 1:
             raise UserError(f"{repository} has several columns of one meaning", given=", ".join(hits), works=works)
-        if not hits and (given is not None or known is QUESTIONS):
-            raise UserError(f"{repository} has no column {given or ' or '.join(known)}", works=works)
+        if not hits and (column is not None or known is QUESTIONS):
+            raise UserError(f"{repository} has no column {column or ' or '.join(known)}", works=works)
         chosen.append(hits[0] if hits else None)
-    odd = sorted(set(there) - {*chosen} - BESIDES)
+    odd = sorted(set(names) - {*chosen} - BESIDES)
     if odd and None in columns:
         raise UserError(f"{repository} has columns that are not understood", given=", ".join(odd), works=works)
     return str(chosen[0]), chosen[1]

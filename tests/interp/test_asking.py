@@ -53,7 +53,7 @@ def test_a_setting_of_a_file_is_a_first_line_or_stands_on_each(name: str, tmp_pa
     each = from_jsonl(write(tmp_path / "t.jsonl", {**SUM, **stated}, {**other, **stated}))
     bare = from_jsonl(write(tmp_path / "t.jsonl", SUM, other))
     assert [p.problem for p in first.problems()] == [p.problem for p in each.problems()] == ["1+1?", "2+2?"]
-    assert Prompting.of(first) == Prompting.of(each) and first.max_new_tokens == each.max_new_tokens
+    assert Prompting.from_task(first) == Prompting.from_task(each) and first.max_new_tokens == each.max_new_tokens
     assert each.digest != bare.digest
     flag = Asking(**{name: tuple(map(tuple, STATED[name])) if name == "example" else STATED[name]})
     assert flag.apply(bare).digest == each.digest
@@ -155,6 +155,51 @@ def test_files_of_other_kinds_and_encodings(tmp_path: Path) -> None:
         load_task(tmp_path / "folder.jsonl")
     with pytest.raises(UserError, match="lines of JSON"):
         load_prompts(write(tmp_path / "t.txt", SUM, SUM))
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, rows: Any, **splits: Any) -> Task:
+    monkeypatch.setattr("interp.tasks.files._download", lambda repository, config: splits or {"test": rows})
+    return load_task("someone/something")
+
+
+def test_a_data_set_whose_columns_are_understood(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    rows = [{"question": "a?", "answer": 3, "subject": "x", "id": 1, "solution": "2 + 1"}]
+    assert [(p.problem, p.answer) for p in hub(monkeypatch, rows).problems()] == [("a?", "3")]
+    assert hub(monkeypatch, [{"prompt": "a"}]).problems()[0].answer is None
+    classes = Features({"question": Value("string"), "label": ClassLabel(names=["neg", "pos"])})
+    named = Dataset.from_dict({"question": ["a?", "b?"], "label": [1, 0]}, features=classes)
+    assert [p.answer for p in hub(monkeypatch, named).problems()] == ["pos", "neg"]
+    assert hub(monkeypatch, None, main=rows).problems()[0].problem == "a?"
+    assert len(hub(monkeypatch, None, train=rows, test=rows, other=rows).problems("train")) == 1
+
+
+ODD: list[tuple[dict[str, Any], str]] = [
+    ({"question": "a?", "choices": ["1", "2"], "answer": 1}, "not understood (given: choices)"),
+    ({"instruction": "a?", "input": "x", "output": "y"}, "not understood (given: input, output)"),
+    ({"question": "a?", "passage": "x", "answer": "1"}, "not understood (given: passage)"),
+    ({"problem": "a?", "question": "b?", "answer": "1"}, "several columns of one meaning (given: problem, question)"),
+    ({"problem": "a?", "answer": "1", "label": "2"}, "several columns of one meaning (given: answer, label)"),
+    ({"text": "a?", "answer": "1"}, "has no column problem or question"),
+    ({"problem": "a?", "system": "s"}, "not understood (given: system)"),
+    ({"problem": " ", "answer": "1"}, "test row 0: problem must be a text"),
+    ({"problem": "a?", "answer": True}, 'test row 0: "answer" must be'),
+    ({"problem": "a?", "answer": ""}, "test row 0: the answer is empty"),
+]
+
+
+@pytest.mark.parametrize("index", range(len(ODD)))
+def test_a_data_set_that_is_not_is_refused(index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    row, message = ODD[index]
+    with pytest.raises(UserError) as error:
+        hub(monkeypatch, [row]).problems()
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_splits_that_are_not_known_are_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="none of the splits"):
+        hub(monkeypatch, None, first=[SUM], second=[SUM]).problems()
 
 
 def load_prompts(path: Path) -> Task:
@@ -282,10 +327,10 @@ def test_a_prompt_of_another_task_keeps_questions_and_grades() -> None:
 def test_every_shipped_set_knows_the_prompt_of_its_training() -> None:
     words = load_task("word-problems")
     file = Task.of([("1+1?", 2)], name="mine", system=SYSTEM)
-    for one in list_pretrained():
-        vectors = registry.load("vectors", "intervention")(one.alias)
+    for shipped in list_pretrained():
+        vectors = registry.load("vectors", "intervention")(shipped.alias)
         training = training_of(vectors)
-        assert training is not None and training[2] == Prompting.of(words), one.alias
+        assert training is not None and training[2] == Prompting.from_task(words), shipped.alias
         assert prompt_note(vectors, words) is None
         note = prompt_note(vectors, file)
         assert note is not None and "another system line and other worked examples" in note and "\n" not in note
@@ -296,8 +341,8 @@ def test_the_prompt_goes_with_what_is_computed_from_vectors() -> None:
     v, other = (load_vectors(f"smollm2-135m-instruct/all-layer@{seed}") for seed in (0, 1))
     norms = dict.fromkeys(v.layers, 1.0)
     assert isinstance(v, SteeringVectors) and isinstance(other, SteeringVectors)
-    for made in (2 * v, -v, v + other, v - other, v.only(3), 2 * v.only([3, 4]), v.with_norms(norms), v.together()):
-        assert training_of(made) == training_of(v)
+    for computed in (2 * v, -v, v + other, v - other, v.only(3), 2 * v.only([3, 4]), v.with_norms(norms), v.together()):
+        assert training_of(computed) == training_of(v)
     foreign = v.card.model_copy(update={"recipe": {"task": {"name": "mine", "digest": "1"}}})
     mixed = v + SteeringVectors(v.directions, v.layers, foreign)
     assert training_of(mixed) is None and prompt_note(mixed, load_task("word-problems")) is None
@@ -311,7 +356,7 @@ def card(recipe: dict[str, Any]) -> Any:
 
 def test_a_note_says_what_differs_and_what_to_do() -> None:
     task = Task.of([("1+1?", 2)], name="mine", system="s")
-    asked = Prompting.of(task).as_dict()
+    asked = Prompting.from_task(task).as_dict()
     same = {"name": "x", "digest": "0"}
     assert prompt_note(card({"task": {**same, **asked}}), task) is None
     assert prompt_note(card({"task": "x", "task_digest": "0", "prompt": asked}), task) is None
@@ -384,13 +429,13 @@ def test_an_evaluation_shows_its_prompt_and_two_grades(
     assert "graded right" in shown.out and "graded wrong" in shown.out
     assert shown.out.count("<|im_start|>user") == 1 and "0 + 1?<|im_end|>" in shown.out
     assert call([*base, "--prompt-of", "vectors", "--json"]) == 0
-    said = capsys.readouterr()
-    assert said.err == "" and "warning" not in json.loads(said.out)
-    prompt = json.loads(said.out)["prompt"]
+    output = capsys.readouterr()
+    assert output.err == "" and "warning" not in json.loads(output.out)
+    prompt = json.loads(output.out)["prompt"]
     assert [prompt.index(part) for part in ("Add.", "0+1?", "It is 1.", "0 + 1?")] == sorted(
         prompt.index(part) for part in ("Add.", "0+1?", "It is 1.", "0 + 1?")
     )
-    assert [one["right"] for one in json.loads(said.out)["shown"]] == [False]
+    assert [shown["right"] for shown in json.loads(output.out)["shown"]] == [False]
     assert call([*base, "--system", "Say.", "--example", "q?", "a.", "--pattern", "(.)", "--json"]) == 0
     assert "Say." in json.loads(capsys.readouterr().out)["prompt"]
 
@@ -398,8 +443,8 @@ def test_an_evaluation_shows_its_prompt_and_two_grades(
 def test_a_try_shows_its_prompt(folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ("try", str(trained), "2+2?", "--model", str(folder), "--tokens", "2")
     assert call([*flags, "--prompt-of", "vectors"]) == 0
-    said = capsys.readouterr()
-    assert said.err == "" and said.out.startswith("<|im_start|>system\nAdd.<|im_end|>")
+    output = capsys.readouterr()
+    assert output.err == "" and output.out.startswith("<|im_start|>system\nAdd.<|im_end|>")
     assert call([*flags, "--system", "x"]) == 0
     assert "another system line" in capsys.readouterr().err
 
