@@ -1,4 +1,16 @@
-"""From turns to a tokenised prompt: the chat template is applied once, the result tokenised once."""
+"""From turns to a tokenised prompt: the chat template is applied once, the result tokenised once.
+
+Each prompt is rendered on 26 July 2024, the date that Llama-3's template falls back to, whatever clock or date a
+template asks for: a prompt is the same tomorrow. Templates that draw at random are refused. Switches such as
+`enable_thinking` keep the template's own default; no tools are passed.
+
+Contents are text: a system line, an example or a user text that holds a special token of the tokenizer or a
+marker of the template would forge a turn, and is refused. A prefill is appended as it is.
+
+A tokenizer without a chat template gets plain text: a single message stands as it is, special tokens included;
+with a system line or examples the text is "SYSTEM", then "Question: ..." and "Answer: ..." in turn, separated by
+empty lines.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +47,6 @@ def render(
     shorter, and no default of its own (SmolLM2 and Qwen2.5 have one); a template that writes its default even then is
     logged. A template without system messages (Gemma-2, older Mistral) gets it at the head of the first user message,
     which is logged too. Where a template does not open the assistant's turn, its opening is added and logged.
-
-    Each prompt is rendered on 26 July 2024, the date that Llama-3's template falls back to, whatever clock or date a
-    template asks for: a prompt is the same tomorrow. Templates that draw at random are refused. Switches such as
-    `enable_thinking` keep the template's own default; no tools are passed.
-
-    Contents are text: a system line, an example or a user text that holds a special token of the tokenizer or a
-    marker of the template would forge a turn, and is refused. A prefill is appended as it is.
-
-    A tokenizer without a chat template gets plain text: a single message stands as it is, special tokens included;
-    with a system line or examples the text is "SYSTEM", then "Question: ..." and "Answer: ..." in turn, separated by
-    empty lines.
 
     Args:
         tokenizer: a Hugging Face tokenizer.

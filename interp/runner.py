@@ -6,12 +6,11 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from interp.cell import Cell
-from interp.context import Context, Say, silent
+from interp.context import Context, silent
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.given import (
@@ -26,7 +25,7 @@ from interp.given import (
 )
 from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
-from interp.progress import Bar, bar, to_stderr
+from interp.progress import Bar, bar, say_once, to_stderr
 from interp.provenance import class_source, class_target, git_revision, machine, now, versions
 from interp.run import Run
 from interp.store import SCHEMA, RunFolder, RunRecord, Store, merge, run_key
@@ -117,13 +116,8 @@ def open_context(
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
     ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
     if note := prompt_note(vectors, task):
-        _say_once(ctx.say, note)
+        say_once(ctx.say, note)
     return ctx
-
-
-@cache
-def _say_once(say: Say, text: str) -> None:
-    say(text)
 
 
 def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from interp.evaluation import Evaluation
 
 
+_CONTROL = dict.fromkeys([*range(32), *range(127, 160)], "\ufffd") | {9: "\t"}
+"""What a completion may not do to a terminal."""
+
+
 @click.command("eval")
 @click.option("--model", metavar="M", default=DEFAULT_MODEL, show_default=True, help="Model.")
 @click.option("--vectors", metavar="V", help="Vectors; without, the model as it is.")
@@ -73,25 +77,26 @@ def command(
     if as_json:
         click.echo(json.dumps({**found.as_dict(), **about, "seed": seed}))
         return
-    how = "greedy" if temperature == 0 else f"T = {temperature:g}"
-    click.echo(f"{about['model']}, vectors {about['vectors'] or 'none'}, {about['task']} {split}, n = {found.n}, {how}")
-    click.echo(f"accuracy  {found.accuracy:.1%}  [{found.low:.1%}, {found.high:.1%}]")
-    click.echo(f"boxed {found.boxed:.1%}  ended {found.ended:.1%}  length {found.length:.1f} tokens", nl=False)
-    click.echo(f"  entropy {found.entropy:.2f} nats")
-    for name, share in found.templates.items():
-        click.echo(f"  {name}  {share:.1%}")
-    for line in _shown(found):
+    click.echo(f"{about['model']}, vectors {about['vectors'] or 'none'}, {about['task']} {split}, ", nl=False)
+    for line in _lines(found):
         click.echo(line)
 
 
-def _shown(result: Evaluation) -> Iterator[str]:
-    """The prompt, and the completions that are shown with their grades."""
+def _lines(result: Evaluation) -> Iterator[str]:
+    """Write the accuracy, the prompt and the completions that are shown with their grades."""
+    how = "greedy" if result.temperature == 0 else f"T = {result.temperature:g}"
+    yield f"n = {result.n}, {how}\naccuracy  {result.accuracy:.1%}  [{result.low:.1%}, {result.high:.1%}]"
+    yield (
+        f"boxed {result.boxed:.1%}  ended {result.ended:.1%}  length {result.length:.1f} tokens"
+        f"  entropy {result.entropy:.2f} nats"
+    )
+    yield from (f"  {name}  {share:.1%}" for name, share in result.templates.items())
     yield f"\nprompt of the first problem, as the model gets it:\n{_indented(result.prompt)}"
     for completion in result.shown:
-        read = "nothing" if completion.read is None else completion.read
+        read = "nothing" if completion.read is None else " ".join(completion.read.split())
         yield f"\ngraded {'right' if completion.right else 'wrong'} (read: {read}; answer: {completion.answer}):"
         yield f"{_indented(completion.problem)}\n{_indented(completion.text, '  > ')}"
 
 
 def _indented(text: str, head: str = "  ") -> str:
-    return "\n".join(f"{head}{line}" for line in text.splitlines() or [""])
+    return "\n".join(f"{head}{line.translate(_CONTROL)}" for line in text.splitlines() or [""])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, cast
 
 from interp.errors import UserError
@@ -154,6 +155,7 @@ def prompt_note(vectors: Any, task: Task | None, *, graded: bool = True) -> str 
     return f"{start} with {' and '.join(differences)} than {task.name} has; {'; '.join(remedies)}"
 
 
+@cache
 def _installed(name: str, digest: str) -> Prompting | None:
     """How an installed task is asked, if it is the task of this digest; files and data sets are not opened."""
     from interp.tasks import BENCHMARKS, load_task, task_names

@@ -84,7 +84,7 @@ class _Runner:
 
         check_paths(model=model)
         self._name, self._dtype, self.out, self.install = model, dtype, out, install
-        self.task: Task = asked(as_task(task), asking, None)
+        self.task: Task = as_task(task) if asking is None else asked(as_task(task), asking, None)
         for split in ("train", "validation"):
             self.task.problems(split)
         self._model: Model | None = None
