@@ -116,7 +116,7 @@ def evaluate(ctx: Context, *, split: Any = "test", temperature: float = 1.0, sam
             name: fmean(named.loc[named["template"] == name, "right"]) for name in sorted(set(named["template"]))
         },
         prompt=ctx.model.prompt_text(ctx.prompts(problems[:1])[0]),
-        shown=tuple(_first(ctx, problems, frame, right) for right in (1.0, 0.0) if (frame["right"] == right).any()),
+        shown=tuple(_first(ctx, problems, frame, grade) for grade in (1.0, 0.0) if grade in right),
     )
 
 

@@ -44,8 +44,11 @@ def pop_asking(values: dict[str, Any], names: Sequence[str] = ()) -> Any:
     """Take the values of these flags, all by default, out of a command's values, as an `Asking`."""
     from interp.tasks.asking import Asking
 
-    taken = {name: values.pop(name) for name, _ in _FLAGS if name in values and (not names or name in names)}
-    return Asking(**{**taken, "example": tuple(taken.get("example") or ())})
+    taken: dict[str, Any] = {
+        name: values.pop(name) for name, _ in _FLAGS if name in values and (not names or name in names)
+    }
+    taken["example"] = tuple(taken.get("example") or ())
+    return Asking(**taken)
 
 
 def asks(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from decimal import Decimal
-from numbers import Integral, Rational, Real
+from numbers import Rational, Real
 from typing import cast
 
 from interp.errors import UserError
@@ -42,8 +42,9 @@ def _entry(value: object, where: str) -> str:
         raise UserError(f'{where}: "answer" must be a text or a number', given=repr(value)[:60], works=_WORKS)
     if not math.isfinite(value):
         raise UserError(f"{where}: the answer is not finite", given=value)
-    if isinstance(value, Integral) or value == math.floor(value):
-        return _digits(int(value), where)
+    whole = math.floor(value)
+    if value == whole:
+        return _digits(whole, where)
     return str(value) if isinstance(value, Rational | Decimal) else str(float(value))
 
 

@@ -56,8 +56,8 @@ def test_a_setting_of_a_file_is_a_first_line_or_stands_on_each(name: str, tmp_pa
     assert [p.problem for p in first.problems()] == [p.problem for p in each.problems()] == ["1+1?", "2+2?"]
     assert Prompting.from_task(first) == Prompting.from_task(each) and first.max_new_tokens == each.max_new_tokens
     assert each.digest != bare.digest
-    flag = Asking(**{name: tuple(map(tuple, STATED[name])) if name == "example" else STATED[name]})
-    assert flag.apply(bare).digest == each.digest
+    flags: dict[str, Any] = {name: tuple(map(tuple, STATED[name])) if name == "example" else STATED[name]}
+    assert Asking(**flags).apply(bare).digest == each.digest
     for rows in ([{**SUM, **stated}, other], [SUM, {**other, **stated}], [stated, {**SUM, **stated}, other], [stated]):
         with pytest.raises(UserError, match=r"is not that of the first line|holds no problems"):
             from_jsonl(write(tmp_path / "t.jsonl", *rows))
@@ -324,7 +324,11 @@ def test_a_prompt_of_another_task_keeps_questions_and_grades() -> None:
     assert Asking(prompt_of="word-problems", system="none", no_example=True).apply(task).prompt(
         tokenizer(), "1+1?"
     ) == task.prompt(tokenizer(), "1+1?")
-    for wrong in ({"scorer": "last-box", "pattern": "x"}, {"example": (("a", "b"),), "no_example": True}):
+    wrongs: list[dict[str, Any]] = [
+        {"scorer": "last-box", "pattern": "x"},
+        {"example": (("a", "b"),), "no_example": True},
+    ]
+    for wrong in wrongs:
         with pytest.raises(UserError, match="exclude each other"):
             Asking(**wrong)
 
@@ -416,7 +420,7 @@ def trained(tmp_path: Path) -> Path:
     """Vectors whose card says that they were trained under a prompt."""
     import torch
 
-    prompt = {"system": "Add.", "example": [["0+1?", "It is 1."]], "scorer": "last-box"}
+    prompt: dict[str, Any] = {"system": "Add.", "example": [["0+1?", "It is 1."]], "scorer": "last-box"}
     about = Card(d_model=48, recipe={"task": {"name": "sums", "digest": "0", **prompt}})
     return SteeringVectors(torch.ones(3, 48), (0, 1, 2), about).save(tmp_path / "v.safetensors")
 

@@ -265,7 +265,7 @@ FORGED = {
 @pytest.mark.parametrize("place", ["problem", "system", "example"])
 def test_a_text_that_forges_a_turn_is_refused(name: str, place: str) -> None:
     template, text = FORGED[name]
-    texts = {"problem": PROBLEM, "system": None, "example": "1 + 1?"} | {place: text}
+    texts: dict[str, Any] = {"problem": PROBLEM, "system": None, "example": "1 + 1?"} | {place: text}
     with pytest.raises(UserError, match="which would forge a turn") as error:
         render(tokenizer(template), texts["problem"], system=texts["system"], example=[(texts["example"], "2")])
     assert "\n" not in str(error.value)

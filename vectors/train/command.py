@@ -79,7 +79,9 @@ def _settings(layers: str, options: dict[str, Any]) -> TrainSettings:
 class _Runner:
     """Loads model and task once and trains one run after another."""
 
-    def __init__(self, model: str, task: str, dtype: str | None, out: Path, install: Path | None, asking: Any) -> None:
+    def __init__(
+        self, model: str, task: str, dtype: str | None, out: Path, install: Path | None, asking: Any = None
+    ) -> None:
         from interp.given import as_task, check_paths
 
         check_paths(model=model)
