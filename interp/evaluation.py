@@ -89,13 +89,17 @@ def evaluate(ctx: Context, *, split: Any = "test", temperature: float = 1.0, sam
         samples: completions of each problem.
 
     Raises:
-        UserError: the task has no answers.
+        UserError: a problem has no answer, or the scorer gives no grade.
     """
     problems = ctx.problems(split)
     if bare := next((problem.id for problem in problems if problem.answer is None), None):
         what = f"task {ctx.task.name} has problems without answers"
         raise UserError(what, given=f"problem {bare}", works="give a task with answers")
     frame = graded(ctx, split=split, temperature=temperature, samples=samples)
+    if any(frame["right"].isna().tolist()):
+        raise UserError(
+            f"the scorer of task {ctx.task.name} left completions without a grade", given=ctx.task.scorer.spec
+        )
     frame = frame.assign(right=frame["right"].astype(float))
     right, example = frame["right"].to_numpy(), frame["example"].to_numpy()
     known = wilson(int(right.sum()), len(right)) if samples == 1 else bootstrap(right, example, seed=ctx.seed)

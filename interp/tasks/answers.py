@@ -44,7 +44,7 @@ def _entry(value: object, where: str) -> str:
         raise UserError(f"{where}: the answer is not finite", given=value)
     whole = math.floor(value)
     if value == whole:
-        return _digits(whole, where)
+        return _digits(int(whole), where)
     return str(value) if isinstance(value, Rational | Decimal) else str(float(value))
 
 
