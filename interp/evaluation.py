@@ -91,16 +91,7 @@ def evaluate(ctx: Context, *, split: Any = "test", temperature: float = 1.0, sam
     Raises:
         UserError: a problem has no answer, or the scorer gives no grade.
     """
-    problems = ctx.problems(split)
-    if bare := next((problem.id for problem in problems if problem.answer is None), None):
-        what = f"task {ctx.task.name} has problems without answers"
-        raise UserError(what, given=f"problem {bare}", works="give a task with answers")
-    frame = graded(ctx, split=split, temperature=temperature, samples=samples)
-    if any(frame["right"].isna().tolist()):
-        raise UserError(
-            f"the scorer of task {ctx.task.name} left completions without a grade", given=ctx.task.scorer.spec
-        )
-    frame = frame.assign(right=frame["right"].astype(float))
+    problems, frame = _all_graded(ctx, split=split, temperature=temperature, samples=samples)
     right, example = frame["right"].to_numpy(), frame["example"].to_numpy()
     known = wilson(int(right.sum()), len(right)) if samples == 1 else bootstrap(right, example, seed=ctx.seed)
     named = frame.loc[frame["template"] != ""]
@@ -122,6 +113,20 @@ def evaluate(ctx: Context, *, split: Any = "test", temperature: float = 1.0, sam
         prompt=ctx.model.prompt_text(ctx.prompts(problems[:1])[0]),
         shown=tuple(_first(ctx, problems, frame, grade) for grade in (1.0, 0.0) if grade in right),
     )
+
+
+def _all_graded(ctx: Context, *, split: Any, temperature: float, samples: int) -> tuple[list[Problem], pd.DataFrame]:
+    """The problems, and a completion in each row with its grade as a number."""
+    problems = ctx.problems(split)
+    if bare := next((problem.id for problem in problems if problem.answer is None), None):
+        what = f"task {ctx.task.name} has problems without answers"
+        raise UserError(what, given=f"problem {bare}", works="give a task with answers")
+    frame = graded(ctx, split=split, temperature=temperature, samples=samples)
+    if any(frame["right"].isna().tolist()):
+        raise UserError(
+            f"the scorer of task {ctx.task.name} left completions without a grade", given=ctx.task.scorer.spec
+        )
+    return problems, frame.assign(right=frame["right"].astype(float))
 
 
 def _first(ctx: Context, problems: Sequence[Problem], frame: pd.DataFrame, right: float) -> Shown:
