@@ -14,6 +14,7 @@ from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.chat import Turns
 from interp.edits import Edit, Intervention
+from interp.errors import UserError
 from interp.markup import text
 from interp.model import Model
 from interp.prompts import Prompt
@@ -49,10 +50,12 @@ class Comparison:
     Attributes:
         prompt: what was asked.
         said: a completion for each intervention.
+        rendered: the whole prompt as the model gets it, special tokens included.
     """
 
     prompt: str
     said: tuple[Said, ...]
+    rendered: str = ""
 
     def __getitem__(self, name: str) -> Said:
         return next(one for one in self.said if one.name == name)
@@ -66,8 +69,12 @@ class Comparison:
         )
         head = f"<p style='{_CSS}'>{text(self.prompt)}</p>"
         note = f"<p>Colour: KL(edited || base) at each token, nats; full colour = {top:.2f}.</p>"
+        whole = (
+            f"<details><summary>The prompt as the model gets it</summary><p style='{_CSS}'>{text(self.rendered)}</p>"
+        )
+        shown = f"{whole}</details>" if self.rendered else ""
         on = "".join(f"<p>{text(line)}</p>" for line in self.on())
-        return f"<div>{head}<table>{rows}</table>{on}{note}</div>"
+        return f"<div>{head}{shown}<table>{rows}</table>{on}{note}</div>"
 
     def on(self) -> list[str]:
         """What was on, a line per intervention."""
@@ -97,15 +104,19 @@ def compare(
         model: a Model or a bare HookedTransformer.
         prompt: the user's message, turns of role and content, or a prompt that is tokenised already.
         interventions: by name; None is the model as it is.
-        system: system message; the template's own default if None.
+        system: system message; none, and no default of the chat template's, if None (see `interp.chat.render`). The
+            page shows the whole prompt. A prompt that is tokenised already has its own.
         max_new_tokens: where a completion is cut.
         temperature: 0 = greedy; otherwise all interventions share one random stream.
         seed: of that stream.
 
     Raises:
-        UserError: an edit of an intervention touched no token.
+        UserError: an edit of an intervention touched no token, or the prompt cannot be rendered or has a system
+            message already.
     """
     model = Model.of(model)
+    if isinstance(prompt, Prompt) and system is not None:
+        raise UserError("a tokenised prompt has its system message inside", given=system, works="give the text instead")
     rendered = prompt if isinstance(prompt, Prompt) else model.prompt(prompt, system)
     said: list[Said] = []
     for name, intervention in interventions.items():
@@ -117,7 +128,7 @@ def compare(
         kl = _kl(model, Batch.of([rendered], [row.ids], device=model.device), edits)
         tokens = tuple(map(model.token_text, row.ids))
         said.append(Said(name, tokens, kl, row.ended, whole, active_now(edits)))
-    return Comparison(_shown(model, prompt), tuple(said))
+    return Comparison(_shown(model, prompt), tuple(said), model.prompt_text(rendered))
 
 
 def _shown(model: Model, prompt: Turns | Prompt) -> str:

@@ -13,7 +13,30 @@ from interp.given import as_json
 from interp.summaries.intervals import bootstrap, wilson
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas as pd
+
+    from interp.tasks.task import Problem
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A graded completion.
+
+    Attributes:
+        problem: what was asked.
+        text: what the model said.
+        answer: the right answer.
+        read: the answer as the scorer read it; None where it read none.
+        right: the grade.
+    """
+
+    problem: str
+    text: str
+    answer: str
+    read: str | None
+    right: bool
 
 
 @dataclass(frozen=True)
@@ -33,6 +56,8 @@ class Evaluation:
         temperature: 0 = greedy.
         split: of the task.
         templates: accuracy by template of the task, where it has any.
+        prompt: the first prompt as the model got it, special tokens included.
+        shown: a completion graded right and one graded wrong, where there are such.
     """
 
     accuracy: float
@@ -47,6 +72,8 @@ class Evaluation:
     temperature: float
     split: str
     templates: dict[str, float]
+    prompt: str = ""
+    shown: tuple[Shown, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The fields, as JSON values."""
@@ -63,12 +90,9 @@ def evaluate(ctx: Context, *, split: Any = "test", temperature: float = 1.0, sam
         samples: completions of each problem.
 
     Raises:
-        UserError: the task has no answers.
+        UserError: a problem has no answer, or the scorer gives no grade.
     """
-    frame = graded(ctx, split=split, temperature=temperature, samples=samples)
-    if any(frame["right"].isna().tolist()):
-        raise UserError(f"task {ctx.task.name} has problems without answers", works="give a task with answers")
-    frame = frame.assign(right=frame["right"].astype(float))
+    problems, frame = _all_graded(ctx, split=split, temperature=temperature, samples=samples)
     right, example = frame["right"].to_numpy(), frame["example"].to_numpy()
     known = wilson(int(right.sum()), len(right)) if samples == 1 else bootstrap(right, example, seed=ctx.seed)
     named = frame.loc[frame["template"] != ""]
@@ -87,7 +111,31 @@ def evaluate(ctx: Context, *, split: Any = "test", temperature: float = 1.0, sam
         templates={
             name: fmean(named.loc[named["template"] == name, "right"]) for name in sorted(set(named["template"]))
         },
+        prompt=ctx.model.prompt_text(ctx.prompts(problems[:1])[0]),
+        shown=tuple(_first(ctx, problems, frame, grade) for grade in (1.0, 0.0) if grade in right),
     )
+
+
+def _all_graded(ctx: Context, *, split: Any, temperature: float, samples: int) -> tuple[list[Problem], pd.DataFrame]:
+    """The problems, and a completion in each row with its grade as a number."""
+    problems = ctx.problems(split)
+    if bare := next((problem.id for problem in problems if problem.answer is None), None):
+        what = f"task {ctx.task.name} has problems without answers"
+        raise UserError(what, given=f"problem {bare}", works="give a task with answers")
+    frame = graded(ctx, split=split, temperature=temperature, samples=samples)
+    if any(frame["right"].isna().tolist()):
+        raise UserError(
+            f"the scorer of task {ctx.task.name} left completions without a grade", given=ctx.task.scorer.spec
+        )
+    return problems, frame.assign(right=frame["right"].astype(float))
+
+
+def _first(ctx: Context, problems: Sequence[Problem], frame: pd.DataFrame, right: float) -> Shown:
+    """The first completion of this grade."""
+    row = frame[frame["right"] == right].iloc[0]
+    problem, text = problems[int(row["example"])], str(row["text"])
+    read = ctx.task.grade(problem, text).answer
+    return Shown(problem.problem, text, str(problem.answer), read, bool(right))
 
 
 def graded(ctx: Context, *, split: Any, temperature: float, samples: int) -> pd.DataFrame:

@@ -245,8 +245,12 @@ def describe_vectors(vectors: Any, name: str | None = None) -> dict[str, Any] | 
 
 
 def describe_task(task: Any) -> dict[str, Any] | None:
-    """What run.json says about a task."""
-    return None if task is None else {"name": plain_name(task.name), "digest": identity_of(task)}
+    """What run.json, and the card of what is trained, says about a task: also how it is asked and graded."""
+    if task is None:
+        return None
+    from interp.tasks.asking import Prompting
+
+    return {"name": plain_name(task.name), "digest": identity_of(task), **Prompting.from_task(task).as_dict()}
 
 
 def plain_name(name: str) -> str:

@@ -162,7 +162,7 @@ class Model:
 
         Args:
             text: the user's message, or turns `[{"role": "user", "content": "..."}, ...]`.
-            system: system message; none, never a default of the template's, if None.
+            system: system message; none, and no default of the template's, if None (see `interp.chat.render`).
         """
         if self.tokenizer is None:
             works = "Prompt(ids), or Model(hooked, tokenizer=...)"
@@ -295,6 +295,10 @@ class Model:
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Text of each row, special tokens left out; token numbers in angle brackets without a tokenizer."""
         return [self.texts.decode(row) for row in rows]
+
+    def prompt_text(self, prompt: Prompt) -> str:
+        """A prompt as the model gets it: its tokens as text, special tokens included."""
+        return self.tokenizer.decode(list(prompt.ids), skip_special_tokens=False)
 
     def token_text(self, token: int) -> str:
         """Text of one token; its number in angle brackets without a tokenizer."""

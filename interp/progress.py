@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 
@@ -68,3 +69,9 @@ def to_stderr(text: str) -> None:
     from rich.console import Console
 
     Console(stderr=True, force_jupyter=False).print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@cache
+def say_once(say: Callable[[str], None], text: str) -> None:
+    """Say a text to the user in the same way once a process."""
+    say(text)

@@ -24,13 +24,14 @@ from interp.given import (
 from interp.identity import UNSAVED
 from interp.memory import halved, is_out_of_memory
 from interp.parts import CellKey, Part
-from interp.progress import Bar, bar, to_stderr
+from interp.progress import Bar, bar, say_once, to_stderr
 from interp.provenance import now
 from interp.reading import NOTHING_SAID, Reading
 from interp.registry import watching
 from interp.run import Run
 from interp.run_description import Measurable, describe
 from interp.store import RunFolder, RunRecord, Store, merge
+from interp.tasks.asking import prompt_note
 from interp.used_plugins import changed, identities
 from interp.zero_norm import refuse_zero
 
@@ -103,6 +104,8 @@ def open_context(
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
     ctx.names = {name: str(value) for name, value in given.items() if isinstance(value, str | Path)}
+    if note := prompt_note(vectors, task):
+        say_once(ctx.say, note)
     return ctx
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from interp.cli.asking import PROMPT, asked, asks
 from interp.cli.options import reads_vectors
 from interp.given import as_model, as_task, as_vectors, check_paths, default_vectors
 from interp.reading import Reading
@@ -39,16 +40,28 @@ def command() -> None:
 @click.option("--rate", type=float, help="Adam's rate.")
 @click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/sae"), show_default=True, help="Folder.")
+@asks()
 def train_command(
-    model: str, vectors: str | None, task: str, scale: str, out: Path, reading: Reading, **settings: Any
+    model: str,
+    vectors: str | None,
+    task: str,
+    scale: str,
+    out: Path,
+    reading: Reading,
+    asking: Any,
+    **settings: Any,
 ) -> None:
     """Train with sae-lens and report on held-out problems."""
     check_paths(model=model, vectors=vectors, task=task)
+    from interp.tasks.asking import prompt_note
     from sae.training import TrainSettings, train
 
     chosen = TrainSettings.at(scale, **{name: value for name, value in settings.items() if value is not None})
-    loaded, problems = as_model(model), as_task(task)
-    given = as_vectors(vectors or default_vectors(model), loaded, problems, reading=reading)
+    name = vectors or default_vectors(model)
+    loaded, problems = as_model(model), asked(as_task(task), asking, name)
+    given = as_vectors(name, loaded, problems, reading=reading)
+    if note := prompt_note(given, problems):
+        click.echo(f"interp: warning: {note}", err=True)
     trained = train(loaded, given, problems, chosen, out=out, say=lambda text: click.echo(text, err=True))
     for name, value in trained.report.model_dump().items():
         click.echo(f"{name:12} {value:.4g}")
@@ -70,6 +83,7 @@ def train_command(
 )
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Features to show.")
 @reads_vectors
+@asks(*PROMPT, "tokens")
 def attribute_command(
     prompt: str,
     model: str,
@@ -79,6 +93,7 @@ def attribute_command(
     metric: str,
     top: int,
     reading: Reading,
+    asking: Any,
 ) -> None:
     """Complete PROMPT greedily under the vectors and show which features the scalar comes from."""
     check_paths(model=model, vectors=vectors, sae=name)
@@ -88,12 +103,13 @@ def attribute_command(
     from sae.metrics import metrics
     from sae.passes import lay_out, streams
 
-    loaded, problems = as_model(model), as_task(task)
-    given = as_vectors(vectors or default_vectors(model), loaded, problems, reading=reading)
+    studied = vectors or default_vectors(model)
+    loaded, problems = as_model(model), asked(as_task(task), asking, studied)
+    given = as_vectors(studied, loaded, problems, reading=reading)
     found = load_for(given, loaded, name)
-    asked = problems.prompt(loaded.tokenizer, prompt)
-    said = loaded.generate([asked], given.edits(), max_new_tokens=problems.max_new_tokens, temperature=0)
-    layout = lay_out(loaded, [asked], [[said.rows[0].ids]])
+    rendered = problems.prompt(loaded.tokenizer, prompt)
+    said = loaded.generate([rendered], given.edits(), max_new_tokens=problems.max_new_tokens, temperature=0)
+    layout = lay_out(loaded, [rendered], [[said.rows[0].ids]])
     last = Site(loaded.n_layers - 1, "resid_post")
     final = [streams(loaded, layout, edits, last).tails for edits in ((), given.edits())]
     scalar = metrics(loaded, layout, *final)[metric]

@@ -88,7 +88,10 @@ class Card(BaseModel):
             raise UserError(f"{where} is no card of steering vectors: {field}: {first['msg']}") from error
 
     def derive(self, name: str, recipe: Mapping[str, Any], *others: Card) -> Card:
-        """The card of vectors computed from these: what all agree on stays, trials and scores do not."""
+        """The card of vectors computed from these.
+
+        What all agree on stays, the task that they were trained on too; trials and scores do not.
+        """
         cards = (self, *others)
 
         def agreed(values: set[str], otherwise: str) -> str:
@@ -96,6 +99,12 @@ class Card(BaseModel):
 
         depths = {card.n_layers for card in cards}
         trained = "together" if all(card.trained == "together" for card in cards) else UNKNOWN
+        recipes = [card.recipe for card in cards]
+        training = {
+            name: recipes[0][name]
+            for name in ("task", "task_digest", "prompt")
+            if name in recipes[0] and all(other.get(name) == recipes[0][name] for other in recipes)
+        }
         return self.model_copy(
             update={
                 "name": name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}...",
@@ -106,7 +115,7 @@ class Card(BaseModel):
                 "origin": agreed({card.origin for card in cards}, "several"),
                 "n_layers": depths.pop() if len(depths) == 1 else None,
                 "trained": "apart" if any(card.trained == "apart" for card in cards) else trained,
-                "recipe": dict(recipe),
+                "recipe": {**training, **recipe},
                 "trials": [],
                 "scores": {},
                 "digest": "",

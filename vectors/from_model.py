@@ -14,6 +14,7 @@ from interp.completions import Completions
 from interp.errors import UserError
 from interp.forced import Forced
 from interp.model import Model
+from interp.tasks.asking import Prompting
 from interp.tasks.task import Problem, Split, Task
 from vectors.baselines import FRACTION, States, mean_difference, probe
 from vectors.card import Card
@@ -109,7 +110,8 @@ def from_completions(
     grades = _grades(task, problems, completions)
     blocks = tuple(range(model.n_layers)) if layers is None else tuple(layers)
     groups = _groups(model, completions, grades, blocks, positions)
-    about = {"task": task.name, "task_digest": task.digest, **(recipe or {})}
+    prompt = Prompting.from_task(task).as_dict()
+    about = {"task": task.name, "task_digest": task.digest, "prompt": prompt, **(recipe or {})}
     card = Card(
         name=f"{method} on {task.name}",
         base_model=model.name,

@@ -126,7 +126,7 @@ def modules_of(root: nn.Module) -> Iterator[nn.Module]:
         if id(module) not in seen:
             seen.add(id(module))
             yield module
-            left += [child for child in module._modules.values() if child is not None]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            left += [child for child in module._modules.values() if child is not None]  # pyright: ignore[reportPrivateUsage]
 
 
 def _hooks(module: nn.Module) -> str:

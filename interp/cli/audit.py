@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from interp import registry
+from interp.cli.asking import asks
 from interp.cli.options import (
     add,
     foreign_option,
@@ -34,6 +35,7 @@ from interp.reading import Reading
 @click.option("--scale", metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the runs.")
 @click.option("--dry-run", is_flag=True, help="Say what would be run.")
 @reads_vectors
+@asks()
 def command(
     vectors: str,
     model: str,
@@ -46,6 +48,7 @@ def command(
     scale: str,
     dry_run: bool,
     reading: Reading,
+    asking: Any,
 ) -> int:
     """Measure what vectors gain, what they cost and how they act, beside controls: one page."""
     if scale not in SCALES:
@@ -56,7 +59,8 @@ def command(
         for entry in entries:
             click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale}")
         return 0
-    given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs, reading=reading)
+    common: dict[str, Any] = {"prompts": prompts, "foreign": foreign, "memory": memory, "jobs": jobs}
+    given = Given(model, vectors, Path(out), scale, task, **common, reading=reading, asking=asking)
     about = _about(Shared(given), vectors)
     write = partial(registry.load("reports", "write-audit"), entries, out=Path(out), about=about, scale=scale)
     made, failed, code = run_all(entries, given, write)
@@ -66,7 +70,11 @@ def command(
 
 def _about(shared: Shared, name: str) -> dict[str, Any]:
     """What is known of the vectors before anything is measured."""
+    from interp.tasks.asking import prompt_note
+
     vectors = shared.named(name)
+    if note := prompt_note(vectors, shared.task):
+        click.echo(f"interp: warning: {note}", err=True)
     fit = registry.load("vectors", "check-fit")(vectors, shared.model, foreign=shared.given.foreign)
     norms = getattr(vectors, "norms", {})
     kind = str(getattr(vectors.card, "kind", type(vectors).__name__))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from interp.cli.asking import asked, asks
 from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK, reads_vectors
 from interp.given import as_model, as_task, as_vectors, check_paths
 from interp.reading import Reading
@@ -25,13 +25,12 @@ def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--n", type=click.IntRange(min=1), default=64, show_default=True, help="Problems."),
         click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Samples of each."),
         click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 = greedy."),
-        click.option("--tokens", type=click.IntRange(min=1), help="Longest completion; the task's own by default."),
         click.option("--seed", type=int, default=0, show_default=True, help="Of the random streams."),
         click.option("--out", metavar="DIR", default="runs", show_default=True, help="Where completions are kept."),
     ]
     for option in reversed(options):
         command = option(command)
-    return reads_vectors(command)
+    return reads_vectors(asks()(command))
 
 
 @click.group("completions")
@@ -81,18 +80,20 @@ def _request(
     n: int,
     samples: int,
     temperature: float,
-    tokens: int | None,
     seed: int,
     reading: Reading,
+    asking: Any,
 ) -> tuple[Any, Any, list[str]]:
     """Model, request and the problems' ids."""
     check_paths(model=model, vectors=vectors, task=task)
     from interp.context import Context
+    from interp.tasks.asking import prompt_note
 
-    problems = as_task(task)
-    problems = problems if tokens is None else replace(problems, max_new_tokens=tokens)
+    problems = asked(as_task(task), asking, vectors)
     loaded = as_model(model)
     steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out), reading=reading)
+    if note := prompt_note(steered, problems):
+        click.echo(f"interp: warning: {note}", err=True)
     ctx = Context(loaded, steered, problems, n=n, seed=seed)
     chosen = ctx.problems(split)  # pyright: ignore[reportArgumentType] - one of the choices
     names = [problem.id for problem in chosen]

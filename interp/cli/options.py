@@ -84,7 +84,7 @@ def foreign_option() -> click.Option:
 
 def task_option() -> click.Option:
     """--task."""
-    help_text = "Task: alias, .jsonl with `problem` and optional `answer`, or hub dataset."
+    help_text = "Task: alias, .jsonl with `problem` and optional `answer` and `system`, or hub dataset."
     return click.Option(["--task"], metavar="T", help=f"{help_text} [default: {DEFAULT_TASK}]")
 
 
@@ -125,14 +125,23 @@ def add(*options: click.Option) -> Any:
     return decorate
 
 
-def read_task(task: str | None, prompts: str | None) -> Any:
-    """The task of --task or --prompts; the default one if neither is given."""
+def read_task(task: str | None, prompts: str | None, asking: Any = None, vectors: str | None = None) -> Any:
+    """The task of --task or --prompts; the default one if neither is given.
+
+    Args:
+        task: as --task.
+        prompts: as --prompts.
+        asking: how its problems are asked and graded, an `Asking`.
+        vectors: as --vectors; their card is read where it holds the prompt that `asking` wants.
+    """
+    from interp.cli.asking import asked
     from interp.tasks import from_prompts, load_task
 
     if task is not None and prompts is not None:
         raise UserError("--task and --prompts exclude each other", works="give one of them")
     check_paths(task=task, prompts=prompts)
-    return load_task(task or DEFAULT_TASK) if prompts is None else from_prompts(Path(prompts))
+    problems = load_task(task or DEFAULT_TASK) if prompts is None else from_prompts(Path(prompts))
+    return problems if asking is None else asked(problems, asking, vectors)
 
 
 def setting_options(fields: Mapping[str, Any]) -> list[click.Option]:

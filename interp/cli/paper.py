@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from interp import registry
+from interp.cli.asking import asking_options, pop_asking
 from interp.cli.options import DEFAULT_MODEL, add, jobs_option, reads_vectors
 from interp.cli.plan import table
 from interp.cli.suite import Given, run_all
@@ -27,7 +28,7 @@ ADAPTER_EXPERIMENTS = ("adaptive-scaling",)
 """They take `--adapters`: their subject is the strength of a rank-1 adapter."""
 
 
-@add(jobs_option())
+@add(jobs_option(), *asking_options(without=["tokens"]))
 @click.command("paper")
 @click.argument("figures", nargs=-1, metavar="[FIGURE ...]")
 @click.option("--profile", metavar="|".join(PROFILES), default=DEFAULT_MODEL, show_default=True, help="Which model.")
@@ -45,7 +46,7 @@ ADAPTER_EXPERIMENTS = ("adaptive-scaling",)
 @click.option("--images", is_flag=True, help="Write PNG, SVG and PDF too (needs Chrome).")
 @click.option("--dry-run", is_flag=True, help="Print completions, tokens, memory and hours; run nothing.")
 @click.option("--gpu", metavar="|".join(MACHINES), help="For --dry-run: the device that hours are told for.")
-@click.option("--tokens", type=click.IntRange(1), metavar="N", help="For --dry-run: mean tokens of a completion.")
+@click.option("--tokens", type=click.IntRange(1), metavar="N", help="Longest completion; for --dry-run: the mean.")
 @reads_vectors
 def command(
     figures: tuple[str, ...],
@@ -65,6 +66,7 @@ def command(
     tokens: int | None,
     jobs: int | None,
     reading: Reading,
+    **asked: Any,
 ) -> int:
     """Make the paper's figures and tables, and a report with all of them."""
     known = _profile(profile)
@@ -74,6 +76,7 @@ def command(
     if gpu is not None and gpu not in MACHINES:
         raise registry.unknown("device", gpu, list(MACHINES))
     check_paths(model=model, task=task, vectors=vectors, adapters=adapters, sae=sae)
+    asking = pop_asking({**asked, "tokens": tokens})
     entries = [_with(entry, n, sae) for entry in chosen(figures)]
     if vectors is None:
         reading.refuse(None)
@@ -82,9 +85,8 @@ def command(
         return 0
     special = {str(name): adapters for name in ADAPTER_EXPERIMENTS} if adapters else dict[str, str]()
     source, problems = model or known.model, task or known.task
-    given = Given(
-        source, vectors, Path(out), scale, problems, memory=memory, jobs=jobs, special=special, reading=reading
-    )
+    common: dict[str, Any] = {"memory": memory, "jobs": jobs, "special": special, "reading": reading, "asking": asking}
+    given = Given(source, vectors, Path(out), scale, problems, **common)
     write = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
     made, failed, code = run_all(entries, given, write)
     click.echo(write(made, failed, images=images))

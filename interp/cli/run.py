@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from interp import registry
+from interp.cli.asking import asking_options, pop_asking
 from interp.cli.options import (
     DEFAULT_MODEL,
     completions_option,
@@ -91,8 +92,8 @@ def _options(taken: Sequence[str]) -> list[click.Option]:
     engine = click.Option(
         ["--engine"], type=click.Choice(ENGINES), default=ENGINES[0], show_default=True, help="What runs the cells."
     )
-    reading = reading_options(taken)
-    return [*shared, *reading, scale, shard, engine, completions_option(), memory_option(), out_option()]
+    flags = [*reading_options(taken), *asking_options()]
+    return [*shared, *flags, scale, shard, engine, completions_option(), memory_option(), out_option()]
 
 
 def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
@@ -129,8 +130,11 @@ def _given(cls: type[Experiment], values: dict[str, Any]) -> dict[str, Any]:
         given["model"] = values["model"] or DEFAULT_MODEL
     if "vectors" in cls.needs and given["vectors"] is None:
         given["vectors"] = default_vectors(given["model"] or DEFAULT_MODEL, cls.prefers)
+    asking = pop_asking(values)
     if "task" in cls.needs or values["task"] or values["prompts"]:
-        given["task"] = read_task(values["task"], values["prompts"])
+        given["task"] = read_task(values["task"], values["prompts"], asking, given["vectors"])
+    elif asking != type(asking)():
+        raise UserError("flags of a task need a task", works="give --task or --prompts")
     return given
 
 

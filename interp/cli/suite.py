@@ -51,6 +51,7 @@ class Given:
         jobs: processes side by side; None = one for each core, at most four, and one where there is CUDA.
         special: experiment -> vectors that it takes instead.
         reading: what `vectors` leaves open, if it is a file.
+        asking: how the problems are asked and graded, an `Asking`; None = as the task says.
     """
 
     model: str
@@ -64,6 +65,7 @@ class Given:
     jobs: int | None = None
     special: Mapping[str, str] = field(default_factory=dict[str, str])
     reading: Reading = NOTHING_SAID
+    asking: Any = None
 
 
 class Shared:
@@ -72,7 +74,8 @@ class Shared:
     def __init__(self, given: Given) -> None:
         from interp.given import as_model
 
-        self.given, self.model, self.task = given, as_model(given.model), read_task(given.task, given.prompts)
+        self.given, self.model = given, as_model(given.model)
+        self.task = read_task(given.task, given.prompts, given.asking, given.vectors)
         self._known: dict[str, Any] = {}
 
     def named(self, name: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from interp.errors import UserError
 from interp.grading import load_scorer
 from interp.registry import is_name, load, names, unknown
 from interp.tasks.benchmarks import ALL_BENCHMARKS, BENCHMARKS, all_benchmarks, benchmark
-from interp.tasks.files import from_hub, from_jsonl, from_prompts
+from interp.tasks.files import from_hub, from_jsonl, from_prompts, with_scorer
 from interp.tasks.task import SPLITS, Problem, Split, Task
 from interp.tasks.word_problems import word_problems
 
@@ -44,15 +43,15 @@ def load_task(name: str | Path, *, scorer: str | None = None) -> Task:
     """A task by name or path.
 
     Args:
-        name: an installed task, a benchmark, a `.jsonl` file with "problem" and optional "answer", a `.txt` file of
-            prompts, `path/to/file.py:Name`, or a hub data set `owner/name[:config]`.
+        name: an installed task, a benchmark, a `.jsonl` file (see `from_jsonl`), a `.txt` file of prompts,
+            `path/to/file.py:Name`, or a hub data set `owner/name[:config]` (see `from_hub`).
         scorer: replaces the task's own; see `interp.grading.load_scorer`.
 
     Raises:
         UserError: nothing of this name exists, or it is not a task.
     """
     task = _find(str(name))
-    return task if scorer is None else replace(task, scorer=load_scorer(scorer))
+    return task if scorer is None else with_scorer(task, load_scorer(scorer))
 
 
 def _find(name: str) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 from interp.chat import Tokenizer, render
 from interp.digest import digest
@@ -14,6 +14,7 @@ from interp.grading import Function, Grade, LastBox, Scorer
 from interp.identity import kept_identity
 from interp.prompts import Prompt
 from interp.source_files import is_project
+from interp.tasks.answers import answer_text
 
 Split = Literal["train", "validation", "test"]
 
@@ -27,7 +28,7 @@ class Problem:
     Attributes:
         id: unique within its task.
         problem: what the user says.
-        answer: the right answer as a scorer reads it; None where nothing is graded.
+        answer: the right answer as a scorer reads it, a number is written as text; None where nothing is graded.
         template: what the problem was made from, such as "1op/buy"; "" where there is no such thing.
         split: train, validation or test.
         operations: arithmetic operations needed; None where unknown.
@@ -41,6 +42,10 @@ class Problem:
     split: Split = "test"
     operations: int | None = None
     solution: str = ""
+
+    def __post_init__(self) -> None:
+        if self.answer is not None:
+            object.__setattr__(self, "answer", answer_text(self.answer, f"problem {self.id}"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +77,7 @@ class Task:
     @classmethod
     def of(
         cls,
-        problems: Sequence[str | tuple[str, str]],
+        problems: Sequence[str | tuple[str, object]],
         *,
         name: str = "list",
         system: str | None = None,
@@ -80,9 +85,16 @@ class Task:
         scorer: Scorer | None = None,
         max_new_tokens: int = 512,
     ) -> Task:
-        """A task from prompts, or from (problem, answer) pairs; all of it is the test split."""
-        pairs = [(item, None) if isinstance(item, str) else item for item in problems]
-        made = [Problem(str(index), text, answer) for index, (text, answer) in enumerate(pairs)]
+        """A task from prompts, or from (problem, answer) pairs; all of it is the test split.
+
+        An answer is a text, a number or a list of these; a prompt that nothing is graded on stands alone.
+
+        Raises:
+            UserError: a problem is no text or empty, or an answer is something else (None, true, bytes).
+        """
+        if isinstance(problems, str):
+            raise UserError("a task is made from a list of problems", given=problems[:60], works=f"[{problems[:20]!r}]")
+        made = [_problem(index, item) for index, item in enumerate(problems)]
         return cls(
             name,
             lambda: made,
@@ -97,6 +109,20 @@ class Task:
         every = list(self.source())
         return {split: [problem for problem in every if problem.split == split] for split in SPLITS}
 
+    @cached_property
+    def _checked(self) -> dict[str, list[Problem]]:
+        """The problems by split, if each of them can be named and asked."""
+        seen = set[str]()
+        for problem in self.source():
+            if problem.id in seen:
+                raise UserError(f"task {self.name} has two problems of one id", given=problem.id)
+            if problem.split not in SPLITS:
+                works = f"use one of {', '.join(SPLITS)}"
+                raise UserError(f"problem {problem.id} is in no known split", given=problem.split, works=works)
+            _question(problem.problem, f"problem {problem.id}")
+            seen.add(problem.id)
+        return self._splits
+
     def problems(self, split: str = "test", n: int | None = None) -> list[Problem]:
         """The first `n` problems of a split (all by default); their order is fixed and part of the digest.
 
@@ -105,11 +131,12 @@ class Task:
             n: number of problems.
 
         Raises:
-            UserError: the task has no such split, or fewer problems than asked for.
+            UserError: the task has no such split, fewer problems than asked for, two problems of one id, or a problem
+                that asks nothing.
         """
         if split not in SPLITS:
             raise UserError("no such split", given=split, works=f"use one of {', '.join(SPLITS)}")
-        found = self._splits[split]
+        found = self._checked[split]
         if not found:
             works = 'choose on another task, or give each problem a "split" field: train, validation or test'
             raise UserError(f"task {self.name} has no {split} problems, so nothing can be chosen on them", works=works)
@@ -146,3 +173,21 @@ class Task:
         every = [(p.id, p.problem, p.answer, p.template, p.split) for split in SPLITS for p in self._splits[split]]
         settings = self.name, self.version, self.system, self.example, spec, self.max_new_tokens
         return digest(settings, every, *code)
+
+
+def _problem(index: int, item: object) -> Problem:
+    """A problem from a prompt or a pair."""
+    where = f"problem {index}"
+    if isinstance(item, str):
+        return Problem(str(index), _question(item, where))
+    pair = list(cast("Sequence[object]", item)) if isinstance(item, tuple | list) else []
+    if len(pair) != 2:
+        works = "give a prompt, or a pair of a problem and its answer"
+        raise UserError(f"{where} is neither a text nor a pair", given=repr(item)[:60], works=works)
+    return Problem(str(index), _question(pair[0], where), answer_text(pair[1], where))
+
+
+def _question(text: object, where: str) -> str:
+    if not isinstance(text, str) or not text.strip():
+        raise UserError(f"{where} asks nothing: it must be a text", given=repr(text)[:60])
+    return text

@@ -21,7 +21,6 @@ from interp.readouts import Readout, Rows, readout
 from interp.registry import load
 from interp.run import Run
 from interp.tasks import load_task
-from interp.tasks.task import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,7 +89,7 @@ def check_task(name: str, model: Model) -> None:
     """Unique ids, a stable digest, prompts, and grades."""
     task = load_task(name)
     assert load_task(name).digest == task.digest, f"{name} has other problems the second time"
-    every = [problem for split in SPLITS for problem in _problems(task, split)]
+    every = list(task.source())
     assert every, f"{name} has no problems"
     assert len({problem.id for problem in every}) == len(every), f"two problems of {name} have the same id"
     for problem in every[:AT_MOST]:
@@ -200,13 +199,6 @@ def _same_alone(name: str, model: Model, prompts: list[Prompt], edits: Any) -> N
     for row, prompt in enumerate(prompts):
         alone = model.run(Batch.of([prompt]), edits).final[0, -1]
         assert torch.allclose(alone, together[row], rtol=TOLERANCE, atol=TOLERANCE), f"{name}: rows differ in a batch"
-
-
-def _problems(task: Any, split: str) -> list[Any]:
-    try:
-        return task.problems(split)
-    except UserError:  # a task need not have every split
-        return []
 
 
 def _refuses_half(name: str, file: Path, written: Path, read: Any, digest: str) -> None:

@@ -120,9 +120,10 @@ def test_without_a_template_a_single_message_stands_as_it_is() -> None:
     )
 
 
-def test_a_template_that_rewrites_contents_gets_no_spans() -> None:
+def test_a_template_that_rewrites_contents_is_refused() -> None:
     upper = SMOL.replace("m['content']", "m['content'] | upper")
-    assert not render(tokenizer(upper), PROBLEM, system=SYSTEM).spans
+    with pytest.raises(UserError, match="rewrites the system line"):
+        render(tokenizer(upper), PROBLEM, system=SYSTEM)
 
 
 @pytest.mark.parametrize(

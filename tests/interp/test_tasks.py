@@ -25,7 +25,7 @@ def test_jsonl(tmp_path: Path) -> None:
         tmp_path / "mine.jsonl",
         {"problem": "1+1?\u2028", "answer": 2},
         "",
-        {"problem": "2+2?", "answer": 4.0, "extra": 1},
+        {"problem": "2+2?", "answer": 4.0},
         {"problem": "x?", "answer": "x", "id": "last", "template": "letters"},
     )
     task = from_jsonl(path)

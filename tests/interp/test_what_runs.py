@@ -248,7 +248,7 @@ def agree_or_refused(hooked: Any, model: Model) -> None:
         run_and_generate_agree(hooked, model)
         score_agrees(hooked, model)
     except UserError as error:
-        assert "foreign code" in str(error)  # noqa: PT017 - a refusal is right here
+        assert "foreign code" in str(error)
 
 
 KINDS = {"forward": PARTS[:4], "at place": PARTS, "pre": PARTS[1:4], "kwargs": PARTS[2:4], "backward": PARTS[1:3]}

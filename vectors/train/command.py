@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.cli.asking import asked, asks
 from interp.errors import UserError
 from vectors.catalogue import PRETRAINED
 from vectors.train.plan import EMBEDDED_MODEL, EMBEDDED_TASK, embedded_plan
@@ -40,18 +41,21 @@ if TYPE_CHECKING:
 @click.option(
     "--install", type=click.Path(path_type=Path), help="Folder that gets finished sets; with a plan, the shipped set's."
 )
-def command(model: str, task: str, plan: str | None, install: Path | None, resume: bool, **options: Any) -> None:
+@asks()
+def command(
+    model: str, task: str, plan: str | None, install: Path | None, resume: bool, asking: Any, **options: Any
+) -> None:
     """Train steering vectors, adapters or all weights with RLOO."""
     dtype, out, layers = options.pop("dtype"), options.pop("out"), options.pop("layers")
     if plan is None:
         chosen = _settings(layers, options)
-        runner = _Runner(model, task, dtype, out, install)
+        runner = _Runner(model, task, dtype, out, install, asking)
         for settings in runner.in_turn(chosen) if layers == "each" else [chosen]:
             runner.train(settings, resume=resume)
         return
-    if (model, task) != (EMBEDDED_MODEL, EMBEDDED_TASK):
+    if (model, task) != (EMBEDDED_MODEL, EMBEDDED_TASK) or asking != type(asking)():
         raise UserError("the plan is for the embedded model and its task", given=f"{model}, {task}")
-    _Runner(model, task, dtype, out, install or PRETRAINED / model).share(embedded_plan())
+    _Runner(model, task, dtype, out, install or PRETRAINED / model, asking).share(embedded_plan())
 
 
 def _settings(layers: str, options: dict[str, Any]) -> TrainSettings:
@@ -75,12 +79,14 @@ def _settings(layers: str, options: dict[str, Any]) -> TrainSettings:
 class _Runner:
     """Loads model and task once and trains one run after another."""
 
-    def __init__(self, model: str, task: str, dtype: str | None, out: Path, install: Path | None) -> None:
+    def __init__(
+        self, model: str, task: str, dtype: str | None, out: Path, install: Path | None, asking: Any = None
+    ) -> None:
         from interp.given import as_task, check_paths
 
         check_paths(model=model)
         self._name, self._dtype, self.out, self.install = model, dtype, out, install
-        self.task: Task = as_task(task)
+        self.task: Task = as_task(task) if asking is None else asked(as_task(task), asking, None)
         for split in ("train", "validation"):
             self.task.problems(split)
         self._model: Model | None = None

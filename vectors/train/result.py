@@ -187,7 +187,7 @@ def rivals(trained: Trained) -> list[RunRecord]:
         record = RunRecord.read(path)
         other, mine = record.meta, trained.meta
         same = all(other["settings"].get(name) == mine["settings"].get(name) for name in SAME_QUESTION)
-        where = other["task"] == mine["task"] and other["model"] == mine["model"]
+        where = other["task"]["digest"] == mine["task"]["digest"] and other["model"] == mine["model"]
         if same and where and not record.partial and other["key"] != mine["key"]:
             found.append(record)
     return found
