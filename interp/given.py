@@ -64,13 +64,14 @@ def as_model(given: Any) -> Any:
     return given if isinstance(given, Model) else load_model(given)
 
 
-def as_task(given: Any) -> Any:
-    """A Task from a Task, an alias or a path."""
+def as_task(given: Any, grader: str = "workbench") -> Any:
+    """A Task from a Task, an alias or a path, with the grader of `--grader`."""
     if not isinstance(given, str | Path):
         return given
     from interp.tasks import load_task
+    from interp.tasks.graders import graded_by
 
-    return load_task(str(given))
+    return graded_by(load_task(str(given)), grader)
 
 
 def as_vectors(

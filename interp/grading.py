@@ -95,8 +95,8 @@ class LastBox:
 class PlainBox(LastBox):
     r"""math-verify's own grade of the last `\boxed{}`, for numbers that compare with those of the paper.
 
-    Use `LastBox` elsewhere: math-verify calls `1\,000` different from 1000, and 6:00 equal to 9:00. Its time limit
-    needs SIGALRM, which fails off the main thread, so the limits of `LastBox` hold in its place.
+    Use `LastBox` elsewhere: math-verify calls `1\,000` different from 1000, and `listen` equal to `silent`. Its time
+    limit needs SIGALRM, which fails off the main thread, so the limits of `LastBox` hold in its place.
     """
 
     @property
@@ -225,7 +225,7 @@ class Function:
 def _reference(answer: str) -> str:
     """The answer inside a reference text, refused where nothing is in it: nothing could ever be right."""
     inside = clean(gold(answer))
-    if not inside:
+    if not inside.strip("$. "):
         works = "give each problem an answer, or leave the field out where nothing is graded"
         raise UserError("a problem has an empty answer", given=answer, works=works)
     return inside

@@ -17,8 +17,8 @@ def _listed(words: str) -> frozenset[str]:
 
 _SHORT = _listed(
     "m g s h l t c d o f j n w v k a in ft yd mi cm mm km nm dm kg mg lb lbs oz ml dl kl cc hr hrs min mins sec secs "
-    "ms yr yrs am pm mph kph kmh kmph hz khz mhz ghz pa kpa kw kwh wh mv kv ma amp amps mol kj cal kcal ev gb mb kb tb rs "
-    "usd eur gbp inr cad aud pts pt sq cu st nd rd th deg rad degc"
+    "ms yr yrs am pm mph kph kmh kmph hz khz mhz ghz pa kpa kw kwh wh mv kv ma amp amps mol kj cal kcal ev gb mb kb tb "
+    "rs usd eur gbp inr cad aud pts pt sq cu st nd rd th deg rad degc"
 )
 """Abbreviations that follow a number."""
 

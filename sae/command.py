@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from interp.cli.options import add, grader_option
 from interp.given import as_model, as_task, as_vectors, check_paths, default_vectors
 
 MODEL = "smollm2-135m-instruct"
@@ -20,6 +21,7 @@ def command() -> None:
     """Sparse autoencoders of the change that vectors make, or of the stream."""
 
 
+@add(grader_option())
 @command.command("train")
 @click.option("--model", metavar="M", default=MODEL, show_default=True, help="Model.")
 @click.option("--vectors", metavar="V", help="Vectors whose change is described; the model's own if not given.")
@@ -36,13 +38,15 @@ def command() -> None:
 @click.option("--rate", type=float, help="Adam's rate.")
 @click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/sae"), show_default=True, help="Folder.")
-def train_command(model: str, vectors: str | None, task: str, scale: str, out: Path, **settings: Any) -> None:
+def train_command(
+    model: str, vectors: str | None, task: str, scale: str, out: Path, grader: str, **settings: Any
+) -> None:
     """Train with sae-lens and report on held-out problems."""
     check_paths(model=model, vectors=vectors, task=task)
     from sae.training import TrainSettings, train
 
     chosen = TrainSettings.at(scale, **{name: value for name, value in settings.items() if value is not None})
-    loaded, problems = as_model(model), as_task(task)
+    loaded, problems = as_model(model), as_task(task, grader)
     given = as_vectors(vectors or default_vectors(model), loaded, problems)
     trained = train(loaded, given, problems, chosen, out=out, say=lambda text: click.echo(text, err=True))
     for name, value in trained.report.model_dump().items():
@@ -52,6 +56,7 @@ def train_command(model: str, vectors: str | None, task: str, scale: str, out: P
     click.echo(trained.path)
 
 
+@add(grader_option())
 @command.command("attribute")
 @click.argument("prompt")
 @click.option("--model", metavar="M", default=MODEL, show_default=True, help="Model.")
@@ -65,7 +70,7 @@ def train_command(model: str, vectors: str | None, task: str, scale: str, out: P
 )
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Features to show.")
 def attribute_command(
-    prompt: str, model: str, vectors: str | None, name: str | None, task: str, metric: str, top: int
+    prompt: str, model: str, vectors: str | None, name: str | None, task: str, metric: str, top: int, grader: str
 ) -> None:
     """Complete PROMPT greedily under the vectors and show which features the scalar comes from."""
     check_paths(model=model, vectors=vectors, sae=name)
@@ -75,7 +80,7 @@ def attribute_command(
     from sae.metrics import metrics
     from sae.passes import lay_out, streams
 
-    loaded, problems = as_model(model), as_task(task)
+    loaded, problems = as_model(model), as_task(task, grader)
     given = as_vectors(vectors or default_vectors(model), loaded, problems)
     found = load_for(given, loaded, name)
     asked = problems.prompt(loaded.tokenizer, prompt)

@@ -12,6 +12,7 @@ from interp import registry
 from interp.cli.options import (
     add,
     foreign_option,
+    grader_option,
     jobs_option,
     memory_option,
     model_option,
@@ -25,7 +26,7 @@ from interp.experiment import DEFAULT_SCALE, SCALES
 from interp.given import check_paths, describe_vectors
 
 
-@add(model_option(), foreign_option(), task_option(), prompts_option())
+@add(model_option(), foreign_option(), task_option(), prompts_option(), grader_option())
 @add(memory_option(), jobs_option(), out_option("audit"))
 @click.command("audit")
 @click.argument("vectors", metavar="V")
@@ -37,6 +38,7 @@ def command(
     foreign: bool,
     task: str | None,
     prompts: str | None,
+    grader: str,
     memory: float | None,
     jobs: int | None,
     out: str,
@@ -52,7 +54,7 @@ def command(
         for entry in entries:
             click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale}")
         return 0
-    given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs)
+    given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs, grader=grader)
     about = _about(Shared(given), vectors)
     write = partial(registry.load("reports", "write-audit"), entries, out=Path(out), about=about, scale=scale)
     made, failed, code = run_all(entries, given, write)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
+from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK, add, grader_option
 from interp.given import as_model, as_task, as_vectors, check_paths
 
 
@@ -38,6 +38,7 @@ def command() -> None:
     """Write completions, or only what is to be completed, to a file; check those that were made elsewhere."""
 
 
+@add(grader_option())
 @command.command("export")
 @click.argument("file", metavar="FILE")
 @_asked
@@ -51,6 +52,7 @@ def export(file: str, out: str, **asked: Any) -> None:
     click.echo(file)
 
 
+@add(grader_option())
 @command.command("import")
 @click.argument("given", metavar="IN")
 @click.argument("file", metavar="FILE")
@@ -82,12 +84,13 @@ def _request(
     temperature: float,
     tokens: int | None,
     seed: int,
+    grader: str,
 ) -> tuple[Any, Any, list[str]]:
     """Model, request and the problems' ids."""
     check_paths(model=model, vectors=vectors, task=task)
     from interp.context import Context
 
-    problems = as_task(task)
+    problems = as_task(task, grader)
     problems = problems if tokens is None else replace(problems, max_new_tokens=tokens)
     loaded = as_model(model)
     steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out))

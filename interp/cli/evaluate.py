@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
+from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK, add, grader_option
 from interp.given import as_model, as_sources, as_task, as_vectors, check_paths, plain_name
 
 
+@add(grader_option())
 @click.command("eval")
 @click.option("--model", metavar="M", default=DEFAULT_MODEL, show_default=True, help="Model.")
 @click.option("--vectors", metavar="V", help="Vectors; without, the model as it is.")
@@ -42,6 +43,7 @@ def command(
     completions_from: tuple[str, ...],
     out: str,
     as_json: bool,
+    grader: str,
 ) -> None:
     """Grade a model's completions, with vectors or without, and give the accuracy with its interval."""
     check_paths(model=model, vectors=vectors, task=task)
@@ -49,7 +51,7 @@ def command(
     from interp.evaluation import evaluate
     from interp.store import Store
 
-    problems = as_task(task)
+    problems = as_task(task, grader)
     problems = problems if tokens is None else replace(problems, max_new_tokens=tokens)
     loaded = as_model(model)
     steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out))

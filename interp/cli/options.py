@@ -58,6 +58,14 @@ def completions_option() -> click.Option:
     return click.Option(["--completions-from"], multiple=True, metavar="URL|FILE", help=help_text)
 
 
+def grader_option() -> click.Option:
+    """--grader."""
+    help_text = "How a last box is graded: by the workbench, or plain, by math-verify alone as in the paper."
+    return click.Option(
+        ["--grader"], type=click.Choice(["workbench", "plain"]), default="workbench", show_default=True, help=help_text
+    )
+
+
 def jobs_option() -> click.Option:
     """--jobs."""
     help_text = "Experiments side by side; by default one a core, at most 4, and one with CUDA."
@@ -79,14 +87,15 @@ def add(*options: click.Option) -> Any:
     return decorate
 
 
-def read_task(task: str | None, prompts: str | None) -> Any:
+def read_task(task: str | None, prompts: str | None, grader: str = "workbench") -> Any:
     """The task of --task or --prompts; the default one if neither is given."""
     from interp.tasks import from_prompts, load_task
+    from interp.tasks.graders import graded_by
 
     if task is not None and prompts is not None:
         raise UserError("--task and --prompts exclude each other", works="give one of them")
     check_paths(task=task, prompts=prompts)
-    return load_task(task or DEFAULT_TASK) if prompts is None else from_prompts(Path(prompts))
+    return graded_by(load_task(task or DEFAULT_TASK) if prompts is None else from_prompts(Path(prompts)), grader)
 
 
 def setting_options(fields: Mapping[str, Any]) -> list[click.Option]:

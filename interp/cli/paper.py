@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from interp import registry
-from interp.cli.options import DEFAULT_MODEL, add, jobs_option
+from interp.cli.options import DEFAULT_MODEL, add, grader_option, jobs_option
 from interp.cli.plan import table
 from interp.cli.suite import Given, run_all
 from interp.costs import MACHINES
@@ -26,7 +26,7 @@ ADAPTER_EXPERIMENTS = ("adaptive-scaling",)
 """They take `--adapters`: their subject is the strength of a rank-1 adapter."""
 
 
-@add(jobs_option())
+@add(jobs_option(), grader_option())
 @click.command("paper")
 @click.argument("figures", nargs=-1, metavar="[FIGURE ...]")
 @click.option("--profile", metavar="|".join(PROFILES), default=DEFAULT_MODEL, show_default=True, help="Which model.")
@@ -62,6 +62,7 @@ def command(
     gpu: str | None,
     tokens: int | None,
     jobs: int | None,
+    grader: str,
 ) -> int:
     """Make the paper's figures and tables, and a report with all of them."""
     known = _profile(profile)
@@ -77,7 +78,7 @@ def command(
         return 0
     special = {str(name): adapters for name in ADAPTER_EXPERIMENTS} if adapters else dict[str, str]()
     source, problems = model or known.model, task or known.task
-    given = Given(source, vectors, Path(out), scale, problems, memory=memory, jobs=jobs, special=special)
+    given = Given(source, vectors, Path(out), scale, problems, memory=memory, jobs=jobs, special=special, grader=grader)
     write = partial(registry.load("reports", "write"), entries, out=Path(out), scale=scale)
     made, failed, code = run_all(entries, given, write)
     click.echo(write(made, failed, images=images))

@@ -14,6 +14,7 @@ from interp.cli.options import (
     completions_option,
     foreign_option,
     given_settings,
+    grader_option,
     memory_option,
     model_option,
     out_option,
@@ -82,7 +83,7 @@ def _options() -> list[click.Option]:
         ["--scale"], metavar="|".join(SCALES), default=DEFAULT_SCALE, show_default=True, help="Size of the settings."
     )
     shard = click.Option(["--shard"], metavar="I/N", help="Only every N-th cell, starting at the I-th.")
-    shared = model_option(), vectors_option(), foreign_option(), task_option(), prompts_option()
+    shared = model_option(), vectors_option(), foreign_option(), task_option(), prompts_option(), grader_option()
     engine = click.Option(
         ["--engine"], type=click.Choice(ENGINES), default=ENGINES[0], show_default=True, help="What runs the cells."
     )
@@ -121,7 +122,7 @@ def _given(cls: type[Experiment], values: dict[str, Any]) -> dict[str, Any]:
     if "vectors" in cls.needs and given["vectors"] is None:
         given["vectors"] = default_vectors(given["model"] or DEFAULT_MODEL, cls.prefers)
     if "task" in cls.needs or values["task"] or values["prompts"]:
-        given["task"] = read_task(values["task"], values["prompts"])
+        given["task"] = read_task(values["task"], values["prompts"], values["grader"])
     return given
 
 

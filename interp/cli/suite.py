@@ -49,6 +49,7 @@ class Given:
         memory: bound in GB on what generation may hold, all processes together.
         jobs: processes side by side; None = one for each core, at most four, and one where there is CUDA.
         special: experiment -> vectors that it takes instead.
+        grader: as `--grader`.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Given:
     memory: float | None = None
     jobs: int | None = None
     special: Mapping[str, str] = field(default_factory=dict[str, str])
+    grader: str = "workbench"
 
 
 class Shared:
@@ -69,7 +71,8 @@ class Shared:
     def __init__(self, given: Given) -> None:
         from interp.given import as_model
 
-        self.given, self.model, self.task = given, as_model(given.model), read_task(given.task, given.prompts)
+        self.given, self.model = given, as_model(given.model)
+        self.task = read_task(given.task, given.prompts, given.grader)
         self._known: dict[str, Any] = {}
 
     def named(self, name: str) -> Any:

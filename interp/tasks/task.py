@@ -30,6 +30,9 @@ class Problem:
         split: train, validation or test.
         operations: arithmetic operations needed; None where unknown.
         solution: a worked answer as an assistant would write it, for few-shot prompts; "" where there is none.
+
+    Raises:
+        UserError: the answer is blank; nothing could be graded right.
     """
 
     id: str
@@ -39,6 +42,11 @@ class Problem:
     split: Split = "test"
     operations: int | None = None
     solution: str = ""
+
+    def __post_init__(self) -> None:
+        if self.answer is not None and not self.answer.strip():
+            works = "give it an answer, or None where nothing is graded"
+            raise UserError(f"problem {self.id} has an empty answer", given=self.answer, works=works)
 
 
 @dataclass(frozen=True, eq=False)

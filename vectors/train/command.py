@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.cli.options import add, grader_option
 from interp.errors import UserError
 from vectors.catalogue import PRETRAINED
 from vectors.train.plan import EMBEDDED_MODEL, EMBEDDED_TASK, embedded_plan
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from vectors.train.trainer import Trained
 
 
+@add(grader_option())
 @click.command("train")
 @click.option("--model", metavar="M", default=EMBEDDED_MODEL, show_default=True, help="Model to train for.")
 @click.option("--task", metavar="T", default=EMBEDDED_TASK, show_default=True, help="Task with a train split.")
@@ -42,15 +44,15 @@ if TYPE_CHECKING:
 )
 def command(model: str, task: str, plan: str | None, install: Path | None, resume: bool, **options: Any) -> None:
     """Train steering vectors, adapters or all weights with RLOO."""
-    dtype, out, layers = options.pop("dtype"), options.pop("out"), options.pop("layers")
+    dtype, out, layers, grader = (options.pop(name) for name in ("dtype", "out", "layers", "grader"))
     if plan is None:
         chosen = _settings(layers, options)
-        runner = _Runner(model, task, dtype, out, install)
+        runner = _Runner(model, task, dtype, out, install, grader)
         for settings in runner.in_turn(chosen) if layers == "each" else [chosen]:
             runner.train(settings, resume=resume)
         return
-    if (model, task) != (EMBEDDED_MODEL, EMBEDDED_TASK):
-        raise UserError("the plan is for the embedded model and its task", given=f"{model}, {task}")
+    if (model, task, grader) != (EMBEDDED_MODEL, EMBEDDED_TASK, "workbench"):
+        raise UserError("the plan is for the embedded model and its task", given=f"{model}, {task}, grader {grader}")
     _Runner(model, task, dtype, out, install or PRETRAINED / model).share(embedded_plan())
 
 
@@ -75,12 +77,14 @@ def _settings(layers: str, options: dict[str, Any]) -> TrainSettings:
 class _Runner:
     """Loads model and task once and trains one run after another."""
 
-    def __init__(self, model: str, task: str, dtype: str | None, out: Path, install: Path | None) -> None:
+    def __init__(
+        self, model: str, task: str, dtype: str | None, out: Path, install: Path | None, grader: str = "workbench"
+    ) -> None:
         from interp.given import as_task, check_paths
 
         check_paths(model=model)
         self._name, self._dtype, self.out, self.install = model, dtype, out, install
-        self.task: Task = as_task(task)
+        self.task: Task = as_task(task, grader)
         for split in ("train", "validation"):
             self.task.problems(split)
         self._model: Model | None = None
