@@ -11,11 +11,27 @@ from interp.summaries.associations import (
     mantel,
     mantel_haenszel,
 )
-from interp.summaries.intervals import Band, Interval, band, bootstrap, control_range, difference, wilson
+from interp.summaries.intervals import (
+    GAIN,
+    SHARE,
+    UNBOUNDED,
+    Band,
+    Interval,
+    band,
+    bootstrap,
+    control_range,
+    difference,
+    of_equal,
+    room,
+    wilson,
+)
 from interp.summaries.verdicts import FLOOR, Verdict, detectable, detectable_from, share, verdict
 
 __all__ = [
     "FLOOR",
+    "GAIN",
+    "SHARE",
+    "UNBOUNDED",
     "Band",
     "Interval",
     "OddsRatio",
@@ -32,6 +48,8 @@ __all__ = [
     "difference",
     "mantel",
     "mantel_haenszel",
+    "of_equal",
+    "room",
     "share",
     "verdict",
     "wilson",

@@ -50,6 +50,10 @@ def against_null(observed: float, null: ArrayLike, *, centre: float | None = Non
     drawn = np.asarray(null, float)
     if drawn.ndim != 1 or not len(drawn):
         raise UserError("a null distribution is a non-empty list of numbers", given=drawn.shape)
+    if not np.isfinite([observed, *drawn]).all():
+        raise UserError(
+            "a test needs finite numbers", given=f"observed {observed}, {int((~np.isfinite(drawn)).sum())} draws"
+        )
     middle = float(np.median(drawn)) if centre is None else centre
     # equal up to rounding counts as equally extreme
     extreme = int((np.abs(drawn - middle) >= abs(observed - middle) - 1e-12).sum())
@@ -65,6 +69,7 @@ def benjamini_hochberg(p: ArrayLike) -> Array:
     if not len(values):
         return values
     if not ((values >= 0) & (values <= 1)).all():
+        # one that is NaN was never tested, and does not belong into the family
         raise UserError("p-values lie between 0 and 1", given=values[~((values >= 0) & (values <= 1))][0])
     return np.asarray(multipletests(values, method="fdr_bh")[1])
 
@@ -80,6 +85,10 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> Array:
         0 to 1, [...]; 0.5 means no association.
     """
     values, mask = np.asarray(scores, float), np.asarray(positive, bool)
+    if values.ndim < 1 or values.shape[-1:] != mask.shape:
+        raise UserError("each score needs one label", given=f"scores {values.shape}, labels {mask.shape}")
+    if np.isnan(values).any():
+        raise UserError("an AUC needs scores that are numbers", given=f"{int(np.isnan(values).sum())} are NaN")
     count = int(mask.sum())
     rest = len(mask) - count
     if not count or not rest:
@@ -137,7 +146,7 @@ def _symmetric(matrix: ArrayLike) -> Array:
 def _standard(vector: Array) -> Array:
     centred = vector - vector.mean()
     norm = float(np.linalg.norm(centred))
-    if norm == 0:
+    if norm <= 1e-12 * float(np.linalg.norm(vector)):
         raise UserError("a matrix without variation correlates with nothing")
     return centred / norm
 
@@ -149,7 +158,10 @@ def _correlation(vector: Array, others: list[Array]) -> float:
     if len(others) == 1:
         return r
     to_x, to_y = float(first @ others[1]), float(others[0] @ others[1])
-    return (r - to_x * to_y) / float(np.sqrt(max((1 - to_x**2) * (1 - to_y**2), 1e-300)))
+    if 1 - to_y**2 < 1e-12:
+        raise UserError("a matrix that the third one determines has no correlation of its own")
+    # a first matrix that the third determines has nothing left to correlate
+    return 0.0 if 1 - to_x**2 < 1e-12 else (r - to_x * to_y) / float(np.sqrt((1 - to_x**2) * (1 - to_y**2)))
 
 
 @dataclass(frozen=True)
@@ -180,6 +192,9 @@ def mantel_haenszel(feature: ArrayLike, outcome: ArrayLike, problem: ArrayLike) 
     """
     from statsmodels.stats.contingency_tables import StratifiedTable
 
+    for values in (feature, outcome):
+        if not np.isfinite(np.asarray(values, float)).all():
+            raise UserError("features and outcomes must be known", given="NaN among them")
     x, y, names = np.asarray(feature, bool), np.asarray(outcome, bool), np.asarray(problem)
     if not x.shape == y.shape == names.shape:
         raise UserError(
