@@ -126,7 +126,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
         if len(beside) == 0:
             continue
         repeats = len(beside) // len(own)
-        lost = difference(beside["right"], np.tile(own["right"], repeats), beside["example"])
+        lost = difference(beside["right"], np.tile(own["right"], repeats), beside["example"], share=True)
         ends = {"lost": lost.estimate, "lost_low": lost.low, "lost_high": lost.high, "n": lost.n}
         found.append({"part": "lost", "vector": "trained", "applied": applied, **ends})
     return pd.DataFrame(found).assign(draw=0, temperature=rows["temperature"].iloc[0])

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.controls import MATCHED_POSITIONS, Acting, acting, control_interval, random_like, too_few
-from experiments.graded import Condition, gain_of, summarise
+from experiments.graded import Condition, floor, gain_of, summarise
 from experiments.sweeps import (
     BASE,
     MARGIN,
@@ -30,7 +30,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.distributions import blocks, kl, log_probs
-from interp.summaries import Verdict, verdict
+from interp.summaries import POSITIVE, Verdict, verdict
 
 CONTROL = "random-isotropic"
 
@@ -176,7 +176,7 @@ class Magnitude(Sweep):
                 base = log_probs(ctx.model, said.forced.base[at.where][some])
                 values += kl(log_probs(ctx.model, final[some]), base).tolist()
             n = len(said.examples)
-            found.append({"vector": kind, "draw": draw, "n": n, **mean_of(np.asarray(values), example, "kl")})
+            found.append({"vector": kind, "draw": draw, "n": n, **mean_of(np.asarray(values), example, "kl", POSITIVE)})
         return pd.DataFrame(found).assign(part="kl", factor=factor)
 
 
@@ -187,8 +187,8 @@ def judge(frame: pd.DataFrame) -> Verdict:
     rows = rows[rows["temperature"] == rows["temperature"].max()]
     chosen = rows[rows["vector"] == "trained"].iloc[0]
     gain, loss = gain_of(chosen), interval_of(chosen, "loss")
-    control = control_interval({CONTROL: list(rows[rows["vector"] == CONTROL]["gain"])})
-    reason = too_few(gain.n) or (None if control else "there are no control draws to compare with")
+    control = control_interval({CONTROL: list(rows[rows["vector"] == CONTROL]["gain"])}, problems=gain.n)
+    reason = too_few(gain.n) or floor(chosen) or (None if control else "there are no control draws to compare with")
     if reason is None and control is not None and gain.low <= max(0.0, control.high):
         reason = (
             f"at its best factor, {chosen['factor']:g}, the vector gains {100 * gain.estimate:.1f} points "

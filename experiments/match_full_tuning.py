@@ -34,7 +34,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
-from interp.summaries import FLOOR, Interval, Verdict, bootstrap, difference, verdict
+from interp.summaries import FLOOR, GAIN, POSITIVE, SHARE, Interval, Verdict, bootstrap, difference, verdict
 from vectors.train.record import BASE
 
 MARGIN = 0.05
@@ -268,13 +268,13 @@ def _mean(ones: Sequence[Tuned], right: Right) -> dict[str, float]:
 
 def _compared(kind: str, mean: dict[str, float], means: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     found: dict[str, Any] = {"part": "accuracy", "kind": kind, "n": len(mean)}
-    found |= _ends("accuracy", bootstrap(list(mean.values())))
+    found |= _ends("accuracy", bootstrap(list(mean.values()), bounds=SHARE, share=True))
     for name, beside in (("gain", BASE), ("difference", FULL)):
         other = means.get(beside, {})
         both = [example for example in mean if example in other]
         if both and kind != beside:
             pairs = [mean[example] for example in both], [other[example] for example in both]
-            found |= _ends(name, difference(*pairs))
+            found |= _ends(name, difference(*pairs, share=True))
     return found
 
 
@@ -282,13 +282,17 @@ def _change_row(name: str, delta: Any, reference: np.ndarray, divergence: Sequen
     random = name.startswith("random ")
     kind, _, seed = name.partition(" " if random else "@")
     estimate, both = cosines(delta, reference)
-    found = Interval(estimate, np.nan, np.nan, len(both)) if random else bootstrap(both, statistic=cosine_of, draws=500)
+    found = (
+        Interval(estimate, np.nan, np.nan, len(both))
+        if random
+        else bootstrap(both, statistic=cosine_of, draws=500, bounds=GAIN)
+    )
     about = {"part": "change", "kind": kind, "seed": int(seed), "n": len(both), **_ends("cosine", found)}
     return about | _kl_ends(divergence, len(both))
 
 
 def _kl_ends(by_text: Sequence[float], n: int) -> dict[str, float]:
-    return _ends("kl", bootstrap(list(by_text[:n]))) if by_text else {}
+    return _ends("kl", bootstrap(list(by_text[:n]), bounds=POSITIVE)) if by_text else {}
 
 
 def _ends(name: str, found: Interval) -> dict[str, float]:

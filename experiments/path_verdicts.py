@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.controls import RANDOM, control_interval, too_few
-from experiments.graded import gain_of
+from experiments.graded import floor, gain_of
 from interp.summaries import FLOOR, Interval, Verdict, verdict
 
 MARGIN_SHARE = 0.1
@@ -64,7 +64,7 @@ def judge_gain(frame: pd.DataFrame) -> Verdict:
         reason = "skip-attn is not among the patches"
         return verdict(None, margin=MARGIN_GAIN, claim=claim, unit=UNIT_GAIN, testable=reason)
     whole, left = gain_of(trained.loc["steered"]), gain_of(trained.loc["skip-attn"])
-    reason = too_few(left.n)
+    reason = too_few(left.n) or floor(trained.loc["steered"])
     if reason is None and not whole.low >= FLOOR:
         reason = (
             f"the whole vector gains {100 * whole.estimate:.1f} points [{100 * whole.low:.1f}, "

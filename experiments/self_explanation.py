@@ -31,7 +31,7 @@ from interp.experiment import Experiment
 from interp.positions import Positions
 from interp.prompts import Prompt
 from interp.sites import Site
-from interp.summaries import Interval, Verdict, bootstrap, verdict, wilson
+from interp.summaries import SHARE, Interval, Verdict, bootstrap, verdict, wilson
 from vectors.controls import random_isotropic
 
 MARGIN = 0.1
@@ -159,7 +159,7 @@ class SelfExplanation(Experiment):
         for index in range(len(p)):
             others = torch.cat([p[1:index], p[max(1, index + 1) :]]) if index else p[1:]
             each = 0.5 * (p[index] - others.mean(0)).abs().sum(-1).numpy()
-            found = bootstrap(each)
+            found = bootstrap(each, bounds=SHARE)
             vector, draw = ("random-isotropic", index - 1) if index else ("trained", 0)
             ends = {"variation": found.estimate, "variation_low": found.low, "variation_high": found.high}
             rows.append({"part": "specific", "vector": vector, "draw": draw, "n": len(prompts), **ends})

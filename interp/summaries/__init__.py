@@ -26,13 +26,17 @@ from interp.summaries.intervals import (
     wilson,
 )
 from interp.summaries.verdicts import FLOOR, Verdict, detectable, detectable_from, share, verdict
+from interp.summaries.widths import POSITIVE, TWICE, Bounds, with_width
 
 __all__ = [
     "FLOOR",
     "GAIN",
+    "POSITIVE",
     "SHARE",
+    "TWICE",
     "UNBOUNDED",
     "Band",
+    "Bounds",
     "Interval",
     "OddsRatio",
     "Test",
@@ -53,4 +57,5 @@ __all__ = [
     "share",
     "verdict",
     "wilson",
+    "with_width",
 ]

@@ -14,7 +14,7 @@ from scipy import stats
 from interp.errors import UserError
 from interp.summaries.widths import GAIN as GAIN
 from interp.summaries.widths import SHARE as SHARE
-from interp.summaries.widths import UNBOUNDED, Bounds, equal, kind_of, with_width
+from interp.summaries.widths import UNBOUNDED, Bounds, alike, kind_of, with_width
 from interp.summaries.widths import Interval as Interval
 from interp.summaries.widths import of_equal as of_equal
 from interp.summaries.widths import room as room
@@ -89,7 +89,9 @@ def bootstrap(
     if not np.isfinite(estimate):
         raise UserError("this statistic is not a number for these rows", given=estimate)
     low, high = _expanded(drawn, n, level)
-    return with_width(Interval(estimate, min(low, estimate), max(high, estimate), n), *kind, level)
+    return with_width(
+        Interval(estimate, min(low, estimate), max(high, estimate), n), kind[0], share=kind[1], level=level
+    )
 
 
 def _check(draws: int, level: float) -> None:
@@ -176,7 +178,9 @@ def band(
     width = error * float(np.quantile(largest, level)) * _t_factor(n, level)
     bounds, share = kind_of(rows, None, None)
     ends = [
-        with_width(Interval(float(value), float(value - half), float(value + half), n), bounds, share, single)
+        with_width(
+            Interval(float(value), float(value - half), float(value + half), n), bounds, share=share, level=single
+        )
         for value, half, single in zip(estimate, width, _levels(moving, level), strict=True)
     ]
     return Band(estimate, np.array([end.low for end in ends]), np.array([end.high for end in ends]), n)
@@ -255,10 +259,10 @@ def control_range(draws: ArrayLike, *, problems: int | None = None) -> Interval:
         raise UserError("a control range needs at least three finite draws, better eight", given=n)
     mean = float(drawn.mean())
     low, high = _prediction(drawn)
-    if equal(low, high):
+    if alike(low, high):
         # order statistics may be equal where draws are not
         low, high = (
-            UNBOUNDED if problems is None and equal(drawn[0], drawn[-1]) else (float(drawn[0]), float(drawn[-1]))
+            UNBOUNDED if problems is None and alike(drawn[0], drawn[-1]) else (float(drawn[0]), float(drawn[-1]))
         )
     if problems is not None:
         least = room(problems)

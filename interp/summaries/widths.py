@@ -23,6 +23,8 @@ Bounds = tuple[float, float]
 UNBOUNDED: Bounds = (float("-inf"), float("inf"))
 SHARE: Bounds = (0.0, 1.0)
 GAIN: Bounds = (-1.0, 1.0)
+TWICE: Bounds = (-2.0, 2.0)
+POSITIVE: Bounds = (0.0, float("inf"))
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,10 @@ def of_equal(value: float, n: int, bounds: Bounds = UNBOUNDED, level: float = 0.
     return Interval(value, value - down, value + up, n)
 
 
-def with_width(found: Interval, bounds: Bounds, share: bool, level: float) -> Interval:
+def with_width(found: Interval, bounds: Bounds, *, share: bool = False, level: float = 0.95) -> Interval:
     """At least the width that equal units have; for shares at least `room(n)` on either side, within the bounds."""
     low, high = found.low, found.high
-    if found.n > 1 and equal(low, high):
+    if found.n > 1 and alike(low, high):
         equal = of_equal(found.estimate, found.n, bounds, level)
         low, high = equal.low, equal.high
     if found.n > 1 and share:
@@ -93,7 +95,7 @@ def with_width(found: Interval, bounds: Bounds, share: bool, level: float) -> In
     return Interval(found.estimate, low, high, found.n)
 
 
-def equal(low: float, high: float) -> bool:
+def alike(low: float, high: float) -> bool:
     """Equal but for rounding."""
     return bool(high - low <= 1e-9 * max(abs(low), abs(high)))
 
