@@ -168,8 +168,5 @@ def _judge(frame: pd.DataFrame, claim: str, name: str) -> Verdict:
     if row["trained"] == "together":
         reason = "these vectors were trained together"
     elif reason is None and not single.low > 0:
-        reason = (
-            f"alone, the vectors are {100 * single.estimate:.1f} points [{100 * single.low:.1f}, "
-            f"{100 * single.high:.1f}] better than random ones"
-        )
+        reason = f"alone, the vectors are {single.points()} better than random ones"
     return verdict(found, control, MARGIN, testable=reason, claim=claim, unit=UNIT)

@@ -62,10 +62,7 @@ def judge(frame: pd.DataFrame, margin: float) -> Verdict:
     first, everywhere = (gain_of(trained.loc[applied]) for applied in ("first", "everywhere"))
     reason = too_few(first.n) or floor(trained.loc["everywhere"])
     if reason is None and not everywhere.low >= FLOOR:
-        reason = (
-            f"the vector added everywhere gains {100 * everywhere.estimate:.1f} points "
-            f"[{100 * everywhere.low:.1f}, {100 * everywhere.high:.1f}], whose lower end is below {100 * FLOOR:.0f}"
-        )
+        reason = f"the vector added everywhere gains {everywhere.points()}, whose lower end is below {100 * FLOOR:.0f}"
     drawn = rows[(rows["applied"] == "first") & ~rows["vector"].isin(["trained", "base"])]
     control = control_interval(
         {str(kind): list(own["gain"]) for kind, own in drawn.groupby("vector")}, problems=first.n

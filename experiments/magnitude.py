@@ -30,6 +30,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.distributions import blocks, kl, log_probs
+from interp.numbers import shown
 from interp.summaries import POSITIVE, Verdict, verdict
 
 CONTROL = "random-isotropic"
@@ -191,9 +192,8 @@ def judge(frame: pd.DataFrame) -> Verdict:
     reason = too_few(gain.n) or floor(chosen) or (None if control else "there are no control draws to compare with")
     if reason is None and control is not None and gain.low <= max(0.0, control.high):
         reason = (
-            f"at its best factor, {chosen['factor']:g}, the vector gains {100 * gain.estimate:.1f} points "
-            f"[{100 * gain.low:.1f}, {100 * gain.high:.1f}], no more than random vectors may (up to "
-            f"{100 * control.high:.1f})"
+            f"at its best factor, {chosen['factor']:g}, the vector gains {gain.points()}, no more "
+            f"than random vectors may (up to {shown(100 * control.high, '.1f')})"
         )
     # a factor that beats the trained scale speaks against the claim
     return verdict(loss, None, MARGIN, expected=-1, testable=reason, claim=claim, unit=UNIT)

@@ -255,7 +255,9 @@ def _untestable(at: Any, own: Any, full: Any, kind: str) -> str | None:
         return f"the sets were not trained on equally many completions: {sorted(map(str, budgets))}"
     low, gain = float(full.iloc[0]["gain_low"]), float(full.iloc[0]["gain"])
     if not low >= FLOOR:
-        return f"full tuning gains {100 * gain:.1f} points, whose lower end is {100 * low:.1f}, below {100 * FLOOR:.0f}"
+        return (
+            f"full tuning gains {100 * gain:z.1f} points, whose lower end is {100 * low:z.1f}, below {100 * FLOOR:.0f}"
+        )
     return None
 
 

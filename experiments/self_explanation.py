@@ -28,6 +28,7 @@ from interp.distributions import log_probs
 from interp.edits import Add, per_row
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.numbers import shown
 from interp.positions import Positions
 from interp.prompts import Prompt
 from interp.sites import Site
@@ -226,7 +227,7 @@ def _unusable(frame: pd.DataFrame) -> str | None:
     one = rows.iloc[0]
     if one["repeated_low"] >= REPEATED:
         return None
-    ends = " to ".join(f"{100 * float(one[f'repeated_{end}']):.0f}" for end in ("low", "high"))
+    ends = " to ".join(shown(100 * float(one[f"repeated_{end}"]), ".0f") for end in ("low", "high"))
     return f"the model repeats {100 * float(one['repeated']):.0f} % [{ends}] of known words put in the same place"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import pandas as pd
 
 from interp.errors import UserError
+from interp.numbers import ROUNDING
 from interp.store import RunRecord
 
 
@@ -64,10 +65,11 @@ def drop(rows: pd.DataFrame, column: str, *values: object) -> pd.DataFrame:
 
 
 def numbers(rows: pd.DataFrame, column: str) -> list[float]:
-    """Return a column as floats; a column that the frame lacks is NaN in every row."""
+    """Return a column as floats, rounding errors as 0; a column that the frame lacks is NaN in every row."""
     if column not in rows.columns:
         return [float("nan")] * len(rows)
-    return [float(value) for value in rows[column]]
+    # what is only rounding would stand in hover texts and on axes as -6.94e-18
+    return [0.0 if abs(float(value)) < ROUNDING else float(value) for value in rows[column]]
 
 
 def first(rows: pd.DataFrame, column: str) -> object:

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import plotly.graph_objects as go
 
+from interp.numbers import shown
+
 STEERED = "#F28E2B"
 CONTRAST = "#56B4E9"
 BASE = "#999999"
@@ -93,8 +95,8 @@ def plain(text: object) -> str:
 
 
 def written(value: float, spec: str = "zg") -> str:
-    """Format a number with a true minus sign; "z" in the specification leaves no negative zero."""
-    return format(value, spec).replace("-", "\u2212")
+    """Format a number with a true minus sign; a rounding error and a negative zero are shown as 0."""
+    return shown(value, spec).replace("infinity", "\u221e").replace("-", "\u2212")
 
 
 def log_ticks(values: Iterable[float]) -> dict[str, Any]:
@@ -182,7 +184,7 @@ def references(figure: go.Figure, lines: list[Reference], *, axis: Literal["x", 
     """
     suffix = "" if panel == 1 else str(panel)
     for line, shift in zip(lines, _spread([line.value for line in lines]), strict=True):
-        label = f"{plain(line.label)} {line.value:.3g}"
+        label = f"{plain(line.label)} {shown(line.value, '.3g')}"
         if axis == "y":
             ends = {"x0": 0, "x1": 1, "xref": f"x{suffix} domain", "y0": line.value, "y1": line.value}
             place = {"x": 1, "xref": f"x{suffix} domain", "y": line.value, "yref": f"y{suffix}", "xanchor": "right"}

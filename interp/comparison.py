@@ -14,6 +14,7 @@ from interp.chat import Turns
 from interp.edits import Edit, Intervention
 from interp.markup import text
 from interp.model import Model
+from interp.numbers import shown
 from interp.prompts import Prompt
 
 _CSS = "font-family:monospace;white-space:pre-wrap"
@@ -61,7 +62,7 @@ class Comparison:
             for one in self.said
         )
         head = f"<p style='{_CSS}'>{text(self.prompt)}</p>"
-        note = f"<p>Colour: KL(edited || base) at each token, nats; full colour = {top:.2f}.</p>"
+        note = f"<p>Colour: KL(edited || base) at each token, nats; full colour = {shown(top, '.2f')}.</p>"
         return f"<div>{head}<table>{rows}</table>{note}</div>"
 
     def _repr_html_(self) -> str:
@@ -138,5 +139,6 @@ def _spans(said: Said, top: float) -> str:
     for token, value in zip(said.tokens, said.kl, strict=True):
         share = value / top if top > 0 else 0.0
         style = f"background:rgba(242,142,43,{share:.2f})"
-        spans.append(f'<bdi style="{style}" title="{value:.3f} nats">{text(token)}</bdi>')
+        nats = shown(value, ".3f")
+        spans.append(f'<bdi style="{style}" title="{nats} nats">{text(token)}</bdi>')
     return "".join(spans)

@@ -66,6 +66,6 @@ def command(
     click.echo(f"{about['model']}, vectors {about['vectors'] or 'none'}, {about['task']} {split}, n = {found.n}, {how}")
     click.echo(f"accuracy  {found.accuracy:.1%}  [{found.low:.1%}, {found.high:.1%}]")
     click.echo(f"boxed {found.boxed:.1%}  ended {found.ended:.1%}  length {found.length:.1f} tokens", nl=False)
-    click.echo(f"  entropy {found.entropy:.2f} nats")
+    click.echo(f"  entropy {found.entropy:z.2f} nats")
     for name, share in found.templates.items():
         click.echo(f"  {name}  {share:.1%}")

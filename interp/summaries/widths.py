@@ -47,6 +47,11 @@ class Interval:
         estimate, low, high = (shown(number) for number in (self.estimate, self.low, self.high))
         return f"{estimate} [{low}, {high}], n = {self.n}"
 
+    def points(self) -> str:
+        """The interval of a share, in points, for a sentence."""
+        estimate, low, high = (shown(100 * number, ".1f") for number in (self.estimate, self.low, self.high))
+        return f"{estimate} points [{low}, {high}]"
+
     @property
     def finite(self) -> bool:
         """Whether all three numbers are finite."""
