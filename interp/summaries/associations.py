@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from interp.errors import UserError
-from interp.summaries.intervals import Interval
+from interp.summaries.widths import Interval, finite
 
 Array = NDArray[Any]
 
@@ -47,13 +47,9 @@ def against_null(observed: float, null: ArrayLike, *, centre: float | None = Non
     Raises:
         UserError: the null has no draws.
     """
-    drawn = np.asarray(null, float)
+    drawn, _ = finite(null), finite(observed)
     if drawn.ndim != 1 or not len(drawn):
         raise UserError("a null distribution is a non-empty list of numbers", given=drawn.shape)
-    if not np.isfinite([observed, *drawn]).all():
-        raise UserError(
-            "a test needs finite numbers", given=f"observed {observed}, {int((~np.isfinite(drawn)).sum())} draws"
-        )
     middle = float(np.median(drawn)) if centre is None else centre
     # equal up to rounding counts as equally extreme
     extreme = int((np.abs(drawn - middle) >= abs(observed - middle) - 1e-12).sum())
@@ -65,11 +61,11 @@ def benjamini_hochberg(p: ArrayLike) -> Array:
     """Adjusted p-values of one family; rejecting those below q keeps the false discovery rate below q."""
     from statsmodels.stats.multitest import multipletests
 
-    values = np.asarray(p, float)
+    # one that is NaN was never tested, and does not belong into the family
+    values = finite(p)
     if not len(values):
         return values
     if not ((values >= 0) & (values <= 1)).all():
-        # one that is NaN was never tested, and does not belong into the family
         raise UserError("p-values lie between 0 and 1", given=values[~((values >= 0) & (values <= 1))][0])
     return np.asarray(multipletests(values, method="fdr_bh")[1])
 
@@ -84,11 +80,9 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> Array:
     Returns:
         0 to 1, [...]; 0.5 means no association.
     """
-    values, mask = np.asarray(scores, float), np.asarray(positive, bool)
+    values, mask = finite(scores), np.asarray(positive, bool)
     if values.ndim < 1 or values.shape[-1:] != mask.shape:
         raise UserError("each score needs one label", given=f"scores {values.shape}, labels {mask.shape}")
-    if np.isnan(values).any():
-        raise UserError("an AUC needs scores that are numbers", given=f"{int(np.isnan(values).sum())} are NaN")
     count = int(mask.sum())
     rest = len(mask) - count
     if not count or not rest:
@@ -192,10 +186,7 @@ def mantel_haenszel(feature: ArrayLike, outcome: ArrayLike, problem: ArrayLike) 
     """
     from statsmodels.stats.contingency_tables import StratifiedTable
 
-    for values in (feature, outcome):
-        if not np.isfinite(np.asarray(values, float)).all():
-            raise UserError("features and outcomes must be known", given="NaN among them")
-    x, y, names = np.asarray(feature, bool), np.asarray(outcome, bool), np.asarray(problem)
+    x, y, names = finite(feature) > 0, finite(outcome) > 0, np.asarray(problem)
     if not x.shape == y.shape == names.shape:
         raise UserError(
             "feature, outcome and problem must be of one length", given=f"{x.shape} {y.shape} {names.shape}"

@@ -14,7 +14,7 @@ from scipy import stats
 from interp.errors import UserError
 from interp.summaries.widths import GAIN as GAIN
 from interp.summaries.widths import SHARE as SHARE
-from interp.summaries.widths import UNBOUNDED, Bounds, alike, kind_of, with_width
+from interp.summaries.widths import UNBOUNDED, Bounds, alike, finite, kind_of, with_width
 from interp.summaries.widths import Interval as Interval
 from interp.summaries.widths import of_equal as of_equal
 from interp.summaries.widths import room as room
@@ -120,7 +120,7 @@ def difference(
         bounds: what a single difference can be; -1 to 1 where all rows are 0 or 1.
         share: whether both are outcomes of 0 or 1, perhaps averaged; read from the rows where it is not given.
     """
-    left, right = np.asarray(treated, float), np.asarray(base, float)
+    left, right = finite(treated), finite(base)
     if left.shape != right.shape:
         raise UserError("paired arrays must have the same shape", given=f"{left.shape} and {right.shape}")
     if share is None and bounds is None:
@@ -193,15 +193,9 @@ def _levels(moving: Array, level: float) -> list[float]:
 
 def _clustered(values: ArrayLike, cluster: ArrayLike | None) -> tuple[Array, Array, int]:
     """Rows, the index of each row's cluster, and the number of clusters."""
-    try:
-        rows = np.asarray(values, float)
-    except (TypeError, ValueError):
-        raise UserError("an interval is made of numbers", given=str(values)[:60]) from None
+    rows = finite(values)
     if rows.ndim == 0 or not len(rows):
         raise UserError("an interval needs at least one row")
-    if not np.isfinite(rows).all():
-        count = int((~np.isfinite(rows)).sum())
-        raise UserError("an interval needs finite numbers", given=f"{count} of {rows.size} are NaN or infinite")
     if cluster is None:
         return rows, np.arange(len(rows)), len(rows)
     names = np.asarray(cluster)
@@ -253,10 +247,11 @@ def control_range(draws: ArrayLike, *, problems: int | None = None) -> Interval:
     Raises:
         UserError: fewer than three draws, or draws that are not finite.
     """
-    drawn = np.sort(np.asarray(draws, float))
+    drawn = finite(draws)
     n = len(drawn) if drawn.ndim == 1 else 0
-    if n < 3 or not np.isfinite(drawn).all():
+    if n < 3:
         raise UserError("a control range needs at least three finite draws, better eight", given=n)
+    drawn = np.sort(drawn)
     mean = float(drawn.mean())
     low, high = _prediction(drawn)
     if alike(low, high):

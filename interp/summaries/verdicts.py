@@ -12,6 +12,7 @@ from scipy import stats
 from interp.errors import UserError
 from interp.numbers import shown
 from interp.summaries.intervals import GAIN, Interval, bootstrap
+from interp.summaries.widths import finite
 
 POWER = 0.8
 LEVEL = 0.95
@@ -218,13 +219,13 @@ def share(
     Returns:
         None, "not shown", where the denominator's lower bound is below `floor`.
     """
-    outcomes = bool(np.isin(np.asarray(denominator, float), (-1, 0, 1)).all())
-    below = bootstrap(denominator, cluster, draws=draws, seed=seed, bounds=GAIN if outcomes else None)
-    if not below.low >= floor:
-        return None
-    top, bottom = np.asarray(numerator, float), np.asarray(denominator, float)
+    top, bottom = finite(numerator), finite(denominator)
     if top.shape != bottom.shape:
         raise UserError("both parts of a ratio need the same rows", given=f"{top.shape} and {bottom.shape}")
+    outcomes = bool(np.isin(bottom, (-1, 0, 1)).all())
+    below = bootstrap(bottom, cluster, draws=draws, seed=seed, bounds=GAIN if outcomes else None)
+    if not below.low >= floor:
+        return None
     both = np.stack([top, bottom], -1)
 
     def ratio(rows: np.ndarray) -> float:

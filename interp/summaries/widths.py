@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from interp.errors import UserError
 from interp.numbers import shown
@@ -65,6 +65,22 @@ class Interval:
         """The interval in another unit, such as points (factor 100) for a proportion."""
         ends = sorted((self.low * factor, self.high * factor))
         return Interval(self.estimate * factor, ends[0], ends[1], self.n)
+
+
+def finite(values: ArrayLike) -> Array:
+    """Return numbers as an array.
+
+    Raises:
+        UserError: a value is no number, NaN or infinite.
+    """
+    try:
+        numbers = np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise UserError("statistics are made of numbers", given=str(values)[:60]) from None
+    if not np.isfinite(numbers).all():
+        count = int((~np.isfinite(numbers)).sum())
+        raise UserError("statistics need finite numbers", given=f"{count} of {numbers.size} are NaN or infinite")
+    return numbers
 
 
 def room(n: int, level: float = 0.95) -> float:
