@@ -37,7 +37,7 @@ class AccuracyByLayer(Sweep):
     trained to do, and the figure says so.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     figures: ClassVar[tuple[str, ...]] = ("accuracy-by-layer", "accuracy-by-layer-beside")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="accuracy gained on test problems by the vector of the block that is best on validation problems",

@@ -27,7 +27,7 @@ class EffectAgainstCost(Sweep):
     stream costs and gains.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     prefers: ClassVar[tuple[str, ...]] = ("all-layer",)
     figures: ClassVar[tuple[str, ...]] = ("effect-against-cost",)
     declaration: ClassVar[Declaration] = Declaration(

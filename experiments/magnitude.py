@@ -43,7 +43,7 @@ class Magnitude(Sweep):
     another draw.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = ("magnitude", "magnitude-beside")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="accuracy on test problems at the factor that is best on validation problems, minus that at factor 1",

@@ -50,7 +50,7 @@ class MatchFullTuning(Experiment):
     run. Seeds are averaged within a problem; intervals are over problems.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("model", "task")
     figures: ClassVar[tuple[str, ...]] = ("match-full-tuning", "match-full-tuning-mechanism")
     declaration: ClassVar[Declaration] = Declaration(

@@ -42,7 +42,7 @@ SAME = {"resid_post": "mlp_out"}
 class Placement(Sweep):
     """Accuracy with one vector of one block, trained and added at each of four places of that block."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     no_adapters: ClassVar[str] = "they add to the MLP's output only, so there is no other place to compare with"
     figures: ClassVar[tuple[str, ...]] = ("placement",)
     declaration: ClassVar[Declaration] = Declaration(

@@ -37,7 +37,7 @@ class PrefixSubstitution(Experiment):
     claim needs a token that random vectors do not find as well.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     prefers: ClassVar[tuple[str, ...]] = ("single-layer", "all-layer")
     figures: ClassVar[tuple[str, ...]] = ("prefix-substitution",)
     declaration: ClassVar[Declaration] = Declaration(

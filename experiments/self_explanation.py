@@ -56,7 +56,7 @@ class SelfExplanation(Experiment):
     needs a task.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("model", "vectors")
     figures: ClassVar[tuple[str, ...]] = ("self-explanation",)
     declaration: ClassVar[Declaration] = Declaration(

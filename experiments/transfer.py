@@ -40,7 +40,7 @@ class Transfer(Experiment):
     Gains are paired by problem and random stream with the recipient without any vectors.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     figures: ClassVar[tuple[str, ...]] = ("transfer", "transfer-table")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="accuracy gained by a recipient with the run's vectors, which were trained elsewhere",
