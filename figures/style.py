@@ -101,7 +101,7 @@ def written(value: float, spec: str = "zg") -> str:
 
 def log_ticks(values: Iterable[float]) -> dict[str, Any]:
     """Return ticks of a logarithmic axis: 1, 2 and 5 of each decade that positive values cover, written out."""
-    seen = [value for value in values if value > 0] or [1.0]  # a vector without effect has no KL above 0
+    seen = [value for value in values if 0 < value < math.inf] or [1.0]  # a vector without effect has no KL above 0
     decades = range(math.floor(math.log10(min(seen))), math.ceil(math.log10(max(seen))) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
     return {"tickvals": ticks, "ticktext": [f"{tick:.12g}" for tick in ticks]}

@@ -241,8 +241,8 @@ def control_range(draws: ArrayLike, *, problems: int | None = None) -> Interval:
 
     Args:
         draws: the statistic of each control draw.
-        problems: for shares of problems (accuracies, gains), how many problems are behind each draw; then no
-            half-width is below `room(problems)`.
+        problems: for shares of problems (accuracies, gains), how many problems are behind each draw; then the
+            half-width of equal draws is `room(problems)`.
 
     Raises:
         UserError: fewer than three draws, or draws that are not finite.
@@ -254,14 +254,11 @@ def control_range(draws: ArrayLike, *, problems: int | None = None) -> Interval:
     drawn = np.sort(drawn)
     mean = float(drawn.mean())
     low, high = _prediction(drawn)
-    if alike(low, high):
-        # order statistics may be equal where draws are not
-        low, high = (
-            UNBOUNDED if problems is None and alike(drawn[0], drawn[-1]) else (float(drawn[0]), float(drawn[-1]))
-        )
-    if problems is not None:
-        least = room(problems)
-        low, high = min(low, mean - least), max(high, mean + least)
+    if alike(drawn[0], drawn[-1]):
+        half = float("inf") if problems is None else room(problems)
+        low, high = mean - half, mean + half
+    elif alike(low, high):  # order statistics may be equal where draws are not
+        low, high = float(drawn[0]), float(drawn[-1])
     return Interval(mean, low, high, n)
 
 

@@ -106,7 +106,7 @@ def of_equal(value: float, n: int, bounds: Bounds = UNBOUNDED, level: float = 0.
 def with_width(found: Interval, bounds: Bounds, *, share: bool = False, level: float = 0.95) -> Interval:
     """At least the width that equal units have; for shares at least `room(n)` on either side, within the bounds."""
     low, high = found.low, found.high
-    if found.n > 1 and alike(low, high):
+    if found.n > 1 and not share and alike(low, high):
         equal = of_equal(found.estimate, found.n, bounds, level)
         low, high = equal.low, equal.high
     if found.n > 1 and share:
