@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.controls import RANDOM, Acting, acting, control_interval, other_seeds, set_and_seed, too_few
-from experiments.graded import Condition, gain_of, summarise
+from experiments.graded import Condition, floor, gain_of, summarise
 from experiments.sweeps import (
     BASE,
     MARGIN,
@@ -37,7 +37,7 @@ class AccuracyByLayer(Sweep):
     trained to do, and the figure says so.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     figures: ClassVar[tuple[str, ...]] = ("accuracy-by-layer", "accuracy-by-layer-beside")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="accuracy gained on test problems by the vector of the block that is best on validation problems",
@@ -249,11 +249,12 @@ def judge(frame: pd.DataFrame) -> Verdict:
     claim = "one-layer-gains"
     rows: Any = frame[frame["part"] == "chosen"]
     rows = rows[rows["temperature"] == rows["temperature"].max()]
-    gain = gain_of(rows[rows["vector"] == "trained"].iloc[0])
+    row = rows[rows["vector"] == "trained"].iloc[0]
+    gain = gain_of(row)
     drawn = rows[rows["vector"] != "trained"]
     draws = {f"{kind} {layer}": list(own["gain"]) for (kind, layer), own in drawn.groupby(["vector", "layer"])}
-    control = control_interval(draws, list(draws))
-    reason = too_few(gain.n) or (None if control else "there are no control draws to compare with")
+    control = control_interval(draws, list(draws), problems=gain.n)
+    reason = too_few(gain.n) or floor(row) or (None if control else "there are no control draws to compare with")
     return verdict(gain, control, MARGIN, testable=reason, claim=claim, unit=UNIT)
 
 

@@ -126,7 +126,7 @@ def differences(rows: pd.DataFrame) -> pd.DataFrame:
         if len(beside) == 0:
             continue
         repeats = len(beside) // len(own)
-        lost = difference(beside["right"], np.tile(own["right"], repeats), beside["example"])
+        lost = difference(beside["right"], np.tile(own["right"], repeats), beside["example"], share=True)
         ends = {"lost": lost.estimate, "lost_low": lost.low, "lost_high": lost.high, "n": lost.n}
         found.append({"part": "lost", "vector": "trained", "applied": applied, **ends})
     return pd.DataFrame(found).assign(draw=0, temperature=rows["temperature"].iloc[0])
@@ -149,10 +149,7 @@ def judge(frame: pd.DataFrame, margin: float) -> list[Verdict]:
     gain = gain_of(full[full["temperature"] == rows["temperature"].max()].iloc[0])
     reason = too_few(gain.n)
     if reason is None and not gain.low >= FLOOR:
-        reason = (
-            f"the adapter gains {100 * gain.estimate:.1f} points [{100 * gain.low:.1f}, {100 * gain.high:.1f}], whose "
-            f"lower end is below {100 * FLOOR:.0f}"
-        )
+        reason = f"the adapter gains {gain.points()}, whose lower end is below {100 * FLOOR:.0f}"
     found: list[Verdict] = []
     for _, row in rows.iterrows():
         lost = Interval(float(row["lost"]), float(row["lost_low"]), float(row["lost_high"]), int(row["n"]))

@@ -16,7 +16,7 @@ from experiments.controls import control_interval, too_few
 from experiments.token_frames import storable
 from interp.bare_model import takes_model
 from interp.digest import digest
-from interp.summaries import Interval, Verdict, bootstrap, verdict
+from interp.summaries import GAIN, POSITIVE, UNBOUNDED, Interval, Verdict, bootstrap, verdict
 
 Array = NDArray[Any]
 
@@ -146,14 +146,14 @@ def _by_row(values: Array, inside: Array) -> Array:
 
 
 def _ends(name: str, values: Array, mean: str | None = None) -> dict[str, float]:
-    found = bootstrap(values)
+    found = bootstrap(values, bounds=GAIN if name == "correlation" else UNBOUNDED)
     return {mean or name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _ratio_ends(name: str, pairs: Array, statistic: Any, *, intervals: bool) -> dict[str, float]:
     if not intervals:
         return {name: statistic(pairs), f"{name}_low": np.nan, f"{name}_high": np.nan}
-    found = bootstrap(pairs, statistic=statistic, draws=1000)
+    found = bootstrap(pairs, statistic=statistic, draws=1000, bounds=GAIN if name == "contrast" else POSITIVE)
     return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 

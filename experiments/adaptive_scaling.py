@@ -48,7 +48,7 @@ class AdaptiveScaling(Experiment):
     completions under the adapter; adapters that were trained together are on together, others each alone.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     prefers: ClassVar[tuple[str, ...]] = ("adaptive", "lora-r1")
     figures: ClassVar[tuple[str, ...]] = (
         "adaptive-scaling",

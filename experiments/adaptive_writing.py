@@ -9,6 +9,7 @@ import torch
 from experiments.adaptive_coefficients import Rows, Strength, rows_of, strengths
 from experiments.controls import Acting
 from interp.context import Context
+from interp.numbers import shown
 from vectors import AdaptiveVectors, SteeringVectors
 
 
@@ -34,7 +35,9 @@ def _mean(ctx: Context, adapters: AdaptiveVectors) -> SteeringVectors:
     directions: list[torch.Tensor] = []
     for layer, strength in strengths(ctx, rows, adapters, {}).items():
         mean, other = _sign(rows, strength)
-        ctx.say(f"the adapter of block {layer} adds {mean:.3g} along b; {other:.0%} of tokens have the other sign")
+        ctx.say(
+            f"the adapter of block {layer} adds {shown(mean, '.3g')} along b; {other:.0%} of tokens have the other sign"
+        )
         b = adapters.b[adapters.layers.index(layer)]
         directions.append(mean * b / b.norm().clamp(min=1e-30))
     recipe = {"operation": "mean addition", "of": [adapters.digest], "recipe": adapters.card.recipe}

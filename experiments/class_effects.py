@@ -12,7 +12,7 @@ from torch import Tensor
 from experiments.texts import Places, Texts, mean_by_row
 from interp.bare_model import takes_model
 from interp.distributions import blocks, log_odds, log_probs
-from interp.summaries import bootstrap
+from interp.summaries import GAIN, UNBOUNDED, bootstrap
 
 UNION = ("process word", "structure symbol")
 """The claim speaks of these two; together they are one class more, in the rows by problem."""
@@ -71,7 +71,7 @@ def summarise(rows: pd.DataFrame, *, intervals: bool) -> pd.DataFrame:
         row: dict[str, Any] = {"token_class": token_class, "n": len(own)}
         for name in ("delta_p", "log_odds"):
             if intervals:
-                interval = bootstrap(own[name])
+                interval = bootstrap(own[name], bounds=GAIN if name == "delta_p" else UNBOUNDED)
                 row |= {name: interval.estimate, f"{name}_low": interval.low, f"{name}_high": interval.high}
             else:
                 row |= {name: float(own[name].mean()), f"{name}_low": float("nan"), f"{name}_high": float("nan")}

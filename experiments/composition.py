@@ -26,7 +26,7 @@ class Composition(Sweep):
     chosen on one half of the problems and reported on the other.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = ("composition", "composition-controls")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="mean over pairs of the interaction A_ij - A_i - A_j + A_0 of two vectors trained apart",

@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.controls import control_interval, halves, too_few
 from experiments.sweeps import MARGIN, UNIT, columns_of, interval_of, mean_of, p_of_mean
-from interp.summaries import Interval, Verdict, benjamini_hochberg, bootstrap, share, verdict
+from interp.summaries import GAIN, SHARE, TWICE, Interval, Verdict, benjamini_hochberg, bootstrap, share, verdict
 
 Right = Mapping[Any, np.ndarray]
 """Whether each answer is right: 0 = base, (layer, factor), ("pair", i, j), "all": [answers]; ("random", layer) and
@@ -69,14 +69,14 @@ def pair_rows(
             {
                 "i": i,
                 "j": j,
-                **mean_of(of_pair, example, "accuracy"),
-                **mean_of(effect, example, "interaction"),
+                **mean_of(of_pair, example, "accuracy", SHARE),
+                **mean_of(effect, example, "interaction", TWICE),
                 **columns_of(bootstrap(table, names, statistic=log_odds_interaction), "log_odds"),
                 "p": p_of_mean(effect, example),
                 "best": best[0],
                 "best_factor": best[1],
-                **mean_of(beyond, list(names[reporting]), "beyond_best"),
-                **mean_of(of_pair - right["partner", i, j].mean(1), example, "beyond_random"),
+                **mean_of(beyond, list(names[reporting]), "beyond_best", GAIN),
+                **mean_of(of_pair - right["partner", i, j].mean(1), example, "beyond_random", GAIN),
                 **columns_of(_share(right, i, j, names, choosing, reporting), "share"),
             }
         )
@@ -123,9 +123,9 @@ def whole_rows(
     names = np.asarray(example)
     row = {
         "part": "whole",
-        **mean_of(effect, example, "interaction"),
-        **mean_of(beyond[reporting], list(names[reporting]), "beyond_best"),
-        **mean_of(alone, example, "alone"),
+        **mean_of(effect, example, "interaction", TWICE),
+        **mean_of(beyond[reporting], list(names[reporting]), "beyond_best", GAIN),
+        **mean_of(alone, example, "alone", GAIN),
     }
     random = np.mean([random_interaction(right, i, j) for i, j in keys], 0)
     past = np.mean([right["partner", i, j] - one[:, None] for (i, j), one in zip(keys, best, strict=True)], 0)
@@ -163,14 +163,11 @@ def _judge(frame: pd.DataFrame, claim: str, name: str) -> Verdict:
         return verdict(None, margin=MARGIN, testable="the set has one block", claim=claim, unit=UNIT)
     found, single = interval_of(row, name), interval_of(row, "alone")
     drawn = [value for value in rows[rows["part"] == "draws"][name] if np.isfinite(value)]
-    control = control_interval({"partner": drawn}, ["partner"])
+    control = control_interval({"partner": drawn}, ["partner"], problems=found.n)
     reason = too_few(found.n) or (None if control else "there are no control draws to compare with")
     if row["trained"] != "apart":
         known = row["trained"] == "together"
         reason = "these vectors were trained together" if known else "nobody says that these vectors were trained apart"
     elif reason is None and not single.low > 0:
-        reason = (
-            f"alone, the vectors are {100 * single.estimate:.1f} points [{100 * single.low:.1f}, "
-            f"{100 * single.high:.1f}] better than random ones"
-        )
+        reason = f"alone, the vectors are {single.points()} better than random ones"
     return verdict(found, control, MARGIN, testable=reason, claim=claim, unit=UNIT)

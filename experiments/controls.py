@@ -234,17 +234,21 @@ def mean_kl(ctx: Context, said: Texts, vectors: Acting, factor: float = 1.0) -> 
     return total / len(at)
 
 
-def control_interval(draws: Mapping[str, Sequence[float]], kinds: Sequence[str] = RANDOM) -> Interval | None:
+def control_interval(
+    draws: Mapping[str, Sequence[float]], kinds: Sequence[str] = RANDOM, *, problems: int | None = None
+) -> Interval | None:
     """Where one more draw of any kind of random control would fall: the union of the kinds' prediction ranges.
 
     Args:
         draws: the statistic of each draw, by kind.
         kinds: the kinds that count; those with fewer than three draws do not.
+        problems: behind each draw, where the statistic is a share of problems; see `control_range`.
 
     Returns:
         None where no kind has three draws.
     """
-    ranges = [control_range(values) for kind, values in draws.items() if kind in kinds and len(values) >= 3]
+    counted = [values for kind, values in draws.items() if kind in kinds and len(values) >= 3]
+    ranges = [control_range(values, problems=problems) for values in counted]
     if not ranges:
         return None
     mean = sum(one.estimate for one in ranges) / len(ranges)

@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from experiments.controls import acting, beside, control_interval, random_like, too_few
-from experiments.graded import Condition, gain_of
+from experiments.graded import Condition, floor, gain_of
 from experiments.neutral import cost, passages
 from experiments.sweeps import BASE, MARGIN, SWEEP_COLUMNS, UNIT, Sweep, mean_of
 from experiments.texts import places
 from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
-from interp.summaries import Verdict, verdict
+from interp.summaries import POSITIVE, Verdict, verdict
 
 CONTROL = "random-isotropic"
 
@@ -27,7 +27,7 @@ class EffectAgainstCost(Sweep):
     stream costs and gains.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     prefers: ClassVar[tuple[str, ...]] = ("all-layer",)
     figures: ClassVar[tuple[str, ...]] = ("effect-against-cost",)
     declaration: ClassVar[Declaration] = Declaration(
@@ -87,7 +87,7 @@ class EffectAgainstCost(Sweep):
         said, _ = ctx.once("neutral passages", lambda: passages(ctx, self.n_texts, self.length))
         read = cost(ctx, said, places(said, "generated", at_most=0), [one for _, _, one in named])
         costs = [
-            {"draw": draw, "dose": dose, **mean_of(rows["kl"].to_numpy(), rows["example"].tolist(), "kl")}
+            {"draw": draw, "dose": dose, **mean_of(rows["kl"].to_numpy(), rows["example"].tolist(), "kl", POSITIVE)}
             for (draw, dose, _), rows in zip(named, read, strict=True)
         ]
         summary: Any = found[found["part"] == "summary"]
@@ -110,9 +110,10 @@ def judge(frame: pd.DataFrame) -> Verdict:
     """The vectors at their trained scale against random directions at every dose."""
     claim = "gain-beyond-random-directions"
     rows: Any = frame[frame["part"] == "summary"]
-    gain = gain_of(rows[(rows["vector"] == "trained") & (rows["dose"] == 1)].iloc[0])
+    row = rows[(rows["vector"] == "trained") & (rows["dose"] == 1)].iloc[0]
+    gain = gain_of(row)
     drawn = rows[rows["vector"] == CONTROL]
     draws = {f"dose {dose:g}": list(own["gain"]) for dose, own in drawn.groupby("dose")}
-    control = control_interval(draws, list(draws))
-    reason = too_few(gain.n) or (None if control else "there are no control draws to compare with")
+    control = control_interval(draws, list(draws), problems=gain.n)
+    reason = too_few(gain.n) or floor(row) or (None if control else "there are no control draws to compare with")
     return verdict(gain, control, MARGIN, testable=reason, claim=claim, unit=UNIT)

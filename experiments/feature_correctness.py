@@ -44,7 +44,7 @@ class FeatureCorrectness(Experiment):
     Only problems with right and wrong completions say anything about what tells them apart.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = (
         "feature-correctness",
         "feature-correctness-ablation",

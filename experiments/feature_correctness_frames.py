@@ -28,10 +28,8 @@ def with_drop(summary: pd.DataFrame, rows: Any) -> pd.DataFrame:
     ends: list[tuple[float, float, float]] = []
     for _, one in summary.iterrows():
         own = rows[(rows["vector"] == one["vector"]) & (rows["draw"] == one["draw"])]
-        lost = difference(whole["right"], own["right"], whole["example"])
-        # where no completion changed its grade a bootstrap has no width: what 95 % of such samples exclude is added
-        room = 1 - 0.025 ** (1 / lost.n) if lost.low == lost.high else 0.0
-        ends.append((lost.estimate, lost.low - room, lost.high + room))
+        lost = difference(whole["right"], own["right"], whole["example"], share=True)
+        ends.append((lost.estimate, lost.low, lost.high))
     told: Any = pd.DataFrame(ends, columns=["drop", "drop_low", "drop_high"], index=summary.index)
     return summary.join(told).assign(part="accuracy")
 
@@ -86,7 +84,7 @@ def judge_cause(frame: pd.DataFrame) -> Verdict:
     rows: Any = frame[(frame["part"] == "accuracy")]
     own, drawn = rows[rows["vector"] == "ablated"], rows[rows["vector"] == "random-feature"]
     marks: Any = frame[(frame["part"] == "features") & (frame["half"] == "discovery") & (frame["rank"] == 1)]
-    control = None if drawn.empty else control_interval({"random-feature": list(drawn["drop"])}, ("random-feature",))
+    control = None if drawn.empty else _random(drawn)
     if own.empty or marks.empty or control is None:
         return verdict(None, margin=MARGIN, claim=CAUSES, unit=UNIT, testable="no feature was taken out")
     one = own.iloc[0]
@@ -94,6 +92,11 @@ def judge_cause(frame: pd.DataFrame) -> Verdict:
     expected = 1 if float(marks["score"].iloc[0]) > 0 else -1
     reason = _nothing_to_lose(rows) or too_few(lost.n)
     return verdict(lost, control, MARGIN, expected=expected, testable=reason, claim=CAUSES, unit=UNIT)
+
+
+def _random(drawn: Any) -> Interval | None:
+    draws = {"random-feature": list(drawn["drop"])}
+    return control_interval(draws, tuple(draws), problems=int(drawn["n"].iloc[0]))
 
 
 def _nothing_to_lose(rows: Any) -> str | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interp.errors import UserError
-from interp.summaries import Interval, OddsRatio, bootstrap, mantel_haenszel
+from interp.summaries import GAIN, Interval, OddsRatio, bootstrap, mantel_haenszel
 
 Array = NDArray[Any]
 COVARIATES = ("length", "ended", "boxed")
@@ -157,7 +157,7 @@ def effect(firing: Firing, feature: int, *, interval: bool = True) -> Effect:
     if not interval:
         value = _coefficient(products)
         return Effect(Interval(value, value, value, len(names)), None)
-    found = bootstrap(products, statistic=_coefficient)
+    found = bootstrap(products, statistic=_coefficient, bounds=GAIN)
     return Effect(found, mantel_haenszel(more, firing.right > 0, firing.problem))
 
 

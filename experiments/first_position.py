@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.controls import Acting, control_interval, too_few
-from experiments.graded import Condition, gain_of
+from experiments.graded import Condition, floor, gain_of
 from interp.positions import Positions
 from interp.summaries import FLOOR, Verdict, share, verdict
 
@@ -60,13 +60,12 @@ def judge(frame: pd.DataFrame, margin: float) -> Verdict:
     rows = rows[rows["temperature"] == rows["temperature"].max()]
     trained = rows[rows["vector"] == "trained"].set_index("applied")
     first, everywhere = (gain_of(trained.loc[applied]) for applied in ("first", "everywhere"))
-    reason = too_few(first.n)
+    reason = too_few(first.n) or floor(trained.loc["everywhere"])
     if reason is None and not everywhere.low >= FLOOR:
-        reason = (
-            f"the vector added everywhere gains {100 * everywhere.estimate:.1f} points "
-            f"[{100 * everywhere.low:.1f}, {100 * everywhere.high:.1f}], whose lower end is below {100 * FLOOR:.0f}"
-        )
+        reason = f"the vector added everywhere gains {everywhere.points()}, whose lower end is below {100 * FLOOR:.0f}"
     drawn = rows[(rows["applied"] == "first") & ~rows["vector"].isin(["trained", "base"])]
-    control = control_interval({str(kind): list(own["gain"]) for kind, own in drawn.groupby("vector")})
+    control = control_interval(
+        {str(kind): list(own["gain"]) for kind, own in drawn.groupby("vector")}, problems=first.n
+    )
     reason = reason or (None if control else "there are no control draws to compare with")
     return verdict(first, control, margin, testable=reason, claim=claim, unit=UNIT)

@@ -37,7 +37,7 @@ SIMPLE = (
 class GainLadder(Sweep):
     """Accuracy of the base, of simpler explanations of a gain, and of trained vectors and adapters, on one ladder."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     prefers: ClassVar[tuple[str, ...]] = ("all-layer",)
     figures: ClassVar[tuple[str, ...]] = ("gain-ladder",)
     declaration: ClassVar[Declaration] = Declaration(

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy import special, stats
 from torch import Tensor
 
-from interp.summaries import Interval, Verdict, bootstrap, control_range, verdict
+from interp.summaries import GAIN, Interval, Verdict, bootstrap, control_range, verdict
 from vectors import Card, SteeringVectors
 from vectors.controls import random_covariance, random_isotropic
 
@@ -154,4 +154,4 @@ def judge(frame: pd.DataFrame, relation: str, claim: str, *, margin: float) -> V
     if reason:
         return verdict(None, margin=margin, testable=reason, claim=claim, unit="cosine")
     control: Interval = control_range(drawn)
-    return verdict(bootstrap(cosines), control, margin, claim=claim, unit="cosine")
+    return verdict(bootstrap(cosines, bounds=GAIN), control, margin, claim=claim, unit="cosine", least=LEAST)

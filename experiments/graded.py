@@ -25,7 +25,7 @@ from interp.distributions import log_probs
 from interp.edits import Edit, per_row
 from interp.errors import UserError
 from interp.prompts import Prompt
-from interp.summaries import Interval, bootstrap, difference, wilson
+from interp.summaries import SHARE, Interval, bootstrap, difference, wilson
 from interp.tasks.task import Problem, Split
 
 SHOTS = (1, 3, 5)
@@ -242,10 +242,12 @@ def matched_temperature(ctx: Context, entropy: float, *, problems: int = 32) -> 
 
 def _summary(own: Any, base: Any) -> dict[str, float]:
     once = own["example"].nunique() == len(own)
-    accuracy = wilson(int(own["right"].sum()), len(own)) if once else bootstrap(own["right"], own["example"])
+    accuracy = (
+        wilson(int(own["right"].sum()), len(own)) if once else bootstrap(own["right"], own["example"], bounds=SHARE)
+    )
     paired = len(base) == len(own) and list(base["example"]) == list(own["example"])
     unknown = Interval(np.nan, np.nan, np.nan, accuracy.n)
-    gain = difference(own["right"], base["right"], own["example"]) if paired else unknown
+    gain = difference(own["right"], base["right"], own["example"], share=True) if paired else unknown
     right, boxed = own["right"].to_numpy(), own["boxed"].to_numpy()
     return {
         "accuracy": accuracy.estimate,
@@ -266,3 +268,18 @@ def _summary(own: Any, base: Any) -> dict[str, float]:
 def gain_of(row: Any) -> Interval:
     """The gain of a row of `summarise`, as share of problems."""
     return Interval(float(row["gain"]), float(row["gain_low"]), float(row["gain_high"]), int(row["n"]))
+
+
+def floor(row: Any) -> str | None:
+    """Return why a gain cannot be tested where no completion is right, with the edit or without; None elsewhere.
+
+    Args:
+        row: of `summarise`.
+    """
+    accuracy, gain = float(row["accuracy"]), float(row["gain"])
+    at_floor = accuracy == 0 and abs(gain) < 1e-9
+    return (
+        "no completion is right, with the vectors or without: a floor on which no gain or loss can show"
+        if at_floor
+        else None
+    )

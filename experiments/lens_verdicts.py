@@ -12,7 +12,7 @@ from scipy import stats
 from experiments.class_effects import UNION_NAME
 from experiments.controls import ENOUGH, RANDOM, control_interval, too_few
 from experiments.vocabulary import NON_LATIN
-from interp.summaries import Interval, Verdict, bootstrap, verdict
+from interp.summaries import UNBOUNDED, Interval, Verdict, bootstrap, verdict
 
 MIDDLE = (1 / 3, 2 / 3)
 """Middle layers, as fractions of the depth."""
@@ -80,5 +80,5 @@ def judge_classes(frame: pd.DataFrame, *, margin: float) -> Verdict:
     if own.empty or control is None:
         reason = "there are no control draws to compare with"
         return verdict(None, margin=margin, testable=reason, claim=claim, unit="nats")
-    effect = bootstrap(own["log_odds"].to_numpy(), own["example"].to_numpy())
+    effect = bootstrap(own["log_odds"].to_numpy(), own["example"].to_numpy(), bounds=UNBOUNDED)
     return verdict(effect, control, margin, testable=too_few(effect.n), claim=claim, unit="nats")

@@ -63,7 +63,7 @@ class LogitLens(Experiment):
     token) and template tokens stay out of every mean.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = ("logit-lens", "logit-lens-scripts", "logit-lens-classes")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="AUC of tokens in other scripts than Latin against matched Latin tokens under D_l of middle layers; "

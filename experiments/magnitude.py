@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.controls import MATCHED_POSITIONS, Acting, acting, control_interval, random_like, too_few
-from experiments.graded import Condition, gain_of, summarise
+from experiments.graded import Condition, floor, gain_of, summarise
 from experiments.sweeps import (
     BASE,
     MARGIN,
@@ -30,7 +30,8 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.distributions import blocks, kl, log_probs
-from interp.summaries import Verdict, verdict
+from interp.numbers import shown
+from interp.summaries import POSITIVE, Verdict, verdict
 
 CONTROL = "random-isotropic"
 
@@ -42,7 +43,7 @@ class Magnitude(Sweep):
     another draw.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = ("magnitude", "magnitude-beside")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="accuracy on test problems at the factor that is best on validation problems, minus that at factor 1",
@@ -176,7 +177,7 @@ class Magnitude(Sweep):
                 base = log_probs(ctx.model, said.forced.base[at.where][some])
                 values += kl(log_probs(ctx.model, final[some]), base).tolist()
             n = len(said.examples)
-            found.append({"vector": kind, "draw": draw, "n": n, **mean_of(np.asarray(values), example, "kl")})
+            found.append({"vector": kind, "draw": draw, "n": n, **mean_of(np.asarray(values), example, "kl", POSITIVE)})
         return pd.DataFrame(found).assign(part="kl", factor=factor)
 
 
@@ -187,13 +188,12 @@ def judge(frame: pd.DataFrame) -> Verdict:
     rows = rows[rows["temperature"] == rows["temperature"].max()]
     chosen = rows[rows["vector"] == "trained"].iloc[0]
     gain, loss = gain_of(chosen), interval_of(chosen, "loss")
-    control = control_interval({CONTROL: list(rows[rows["vector"] == CONTROL]["gain"])})
-    reason = too_few(gain.n) or (None if control else "there are no control draws to compare with")
+    control = control_interval({CONTROL: list(rows[rows["vector"] == CONTROL]["gain"])}, problems=gain.n)
+    reason = too_few(gain.n) or floor(chosen) or (None if control else "there are no control draws to compare with")
     if reason is None and control is not None and gain.low <= max(0.0, control.high):
         reason = (
-            f"at its best factor, {chosen['factor']:g}, the vector gains {100 * gain.estimate:.1f} points "
-            f"[{100 * gain.low:.1f}, {100 * gain.high:.1f}], no more than random vectors may (up to "
-            f"{100 * control.high:.1f})"
+            f"at its best factor, {chosen['factor']:g}, the vector gains {gain.points()}, no more "
+            f"than random vectors may (up to {shown(100 * control.high, '.1f')})"
         )
     # a factor that beats the trained scale speaks against the claim
     return verdict(loss, None, MARGIN, expected=-1, testable=reason, claim=claim, unit=UNIT)

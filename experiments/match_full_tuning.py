@@ -34,7 +34,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
-from interp.summaries import FLOOR, Interval, Verdict, bootstrap, difference, verdict
+from interp.summaries import FLOOR, GAIN, POSITIVE, SHARE, Interval, Verdict, bootstrap, difference, verdict
 from vectors.train.record import BASE
 
 MARGIN = 0.05
@@ -50,7 +50,7 @@ class MatchFullTuning(Experiment):
     run. Seeds are averaged within a problem; intervals are over problems.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("model", "task")
     figures: ClassVar[tuple[str, ...]] = ("match-full-tuning", "match-full-tuning-mechanism")
     declaration: ClassVar[Declaration] = Declaration(
@@ -255,7 +255,9 @@ def _untestable(at: Any, own: Any, full: Any, kind: str) -> str | None:
         return f"the sets were not trained on equally many completions: {sorted(map(str, budgets))}"
     low, gain = float(full.iloc[0]["gain_low"]), float(full.iloc[0]["gain"])
     if not low >= FLOOR:
-        return f"full tuning gains {100 * gain:.1f} points, whose lower end is {100 * low:.1f}, below {100 * FLOOR:.0f}"
+        return (
+            f"full tuning gains {100 * gain:z.1f} points, whose lower end is {100 * low:z.1f}, below {100 * FLOOR:.0f}"
+        )
     return None
 
 
@@ -268,13 +270,13 @@ def _mean(ones: Sequence[Tuned], right: Right) -> dict[str, float]:
 
 def _compared(kind: str, mean: dict[str, float], means: Mapping[str, dict[str, float]]) -> dict[str, Any]:
     found: dict[str, Any] = {"part": "accuracy", "kind": kind, "n": len(mean)}
-    found |= _ends("accuracy", bootstrap(list(mean.values())))
+    found |= _ends("accuracy", bootstrap(list(mean.values()), bounds=SHARE, share=True))
     for name, beside in (("gain", BASE), ("difference", FULL)):
         other = means.get(beside, {})
         both = [example for example in mean if example in other]
         if both and kind != beside:
             pairs = [mean[example] for example in both], [other[example] for example in both]
-            found |= _ends(name, difference(*pairs))
+            found |= _ends(name, difference(*pairs, share=True))
     return found
 
 
@@ -282,13 +284,17 @@ def _change_row(name: str, delta: Any, reference: np.ndarray, divergence: Sequen
     random = name.startswith("random ")
     kind, _, seed = name.partition(" " if random else "@")
     estimate, both = cosines(delta, reference)
-    found = Interval(estimate, np.nan, np.nan, len(both)) if random else bootstrap(both, statistic=cosine_of, draws=500)
+    found = (
+        Interval(estimate, np.nan, np.nan, len(both))
+        if random
+        else bootstrap(both, statistic=cosine_of, draws=500, bounds=GAIN)
+    )
     about = {"part": "change", "kind": kind, "seed": int(seed), "n": len(both), **_ends("cosine", found)}
     return about | _kl_ends(divergence, len(both))
 
 
 def _kl_ends(by_text: Sequence[float], n: int) -> dict[str, float]:
-    return _ends("kl", bootstrap(list(by_text[:n]))) if by_text else {}
+    return _ends("kl", bootstrap(list(by_text[:n]), bounds=POSITIVE)) if by_text else {}
 
 
 def _ends(name: str, found: Interval) -> dict[str, float]:

@@ -16,12 +16,13 @@ from experiments.patched_block import PatchedBlock, Readout, distances
 from experiments.patches import SKIP_ATTN
 from experiments.texts import Places, Texts, mean_by_row
 from interp.edits import Edit
-from interp.summaries import bootstrap
+from interp.summaries import SHARE, UNBOUNDED, bootstrap
 
 Array = NDArray[Any]
 
 BOOTSTRAP = 1000
 """Bootstrap samples of an interval."""
+_BOUNDS = {"attention_tv": SHARE}
 SMALLEST = 1e-6
 """A whole effect below it is rounding: it has no shares."""
 
@@ -133,13 +134,15 @@ def recovery(value: Array, whole: Array, *, intervals: bool) -> dict[str, float]
     if not intervals:
         return found | dict(zip(names, (float(value.mean() / whole.mean()), np.nan, np.nan), strict=True))
     ratio = bootstrap(np.stack([value, whole], -1), statistic=_ratio, draws=BOOTSTRAP)
-    return found | dict(zip(names, (ratio.estimate, ratio.low, ratio.high), strict=True))
+    # where a patch recovers the whole by construction the ratio has no sampling error, and no interval is shown
+    ends = (ratio.low, ratio.high) if ratio.finite else (np.nan, np.nan)
+    return found | dict(zip(names, (ratio.estimate, *ends), strict=True))
 
 
 def _interval(name: str, values: Array, *, intervals: bool) -> dict[str, float]:
     if not intervals:
         return {name: float(values.mean()), f"{name}_low": float("nan"), f"{name}_high": float("nan")}
-    found = bootstrap(values, draws=BOOTSTRAP)
+    found = bootstrap(values, draws=BOOTSTRAP, bounds=_BOUNDS.get(name, UNBOUNDED))
     return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 

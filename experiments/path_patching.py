@@ -49,7 +49,7 @@ class PathPatching(Experiment):
     0 where the patch loses everything, D(steered, base) where it keeps everything. In generation, accuracy.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = (
         "path-patching",
         "path-patching-factorial",

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from experiments.controls import RANDOM, control_interval, too_few
-from experiments.graded import gain_of
+from experiments.graded import floor, gain_of
+from interp.numbers import shown
 from interp.summaries import FLOOR, Interval, Verdict, verdict
 
 MARGIN_SHARE = 0.1
@@ -34,7 +35,7 @@ def judge_share(frame: pd.DataFrame) -> Verdict:
     share = _interval(one, "share")
     reason = too_few(share.n)
     if not float(one["whole"]) >= SMALLEST_KL:
-        reason = f"the vector moves the next token by {float(one['whole']):.2g} only"
+        reason = f"the vector moves the next token by {shown(float(one['whole']), '.2g')} only"
     return _against(share, _drawn(rows, "share", RANDOM), MARGIN_SHARE, claim, UNIT_SHARE, reason)
 
 
@@ -64,12 +65,9 @@ def judge_gain(frame: pd.DataFrame) -> Verdict:
         reason = "skip-attn is not among the patches"
         return verdict(None, margin=MARGIN_GAIN, claim=claim, unit=UNIT_GAIN, testable=reason)
     whole, left = gain_of(trained.loc["steered"]), gain_of(trained.loc["skip-attn"])
-    reason = too_few(left.n)
+    reason = too_few(left.n) or floor(trained.loc["steered"])
     if reason is None and not whole.low >= FLOOR:
-        reason = (
-            f"the whole vector gains {100 * whole.estimate:.1f} points [{100 * whole.low:.1f}, "
-            f"{100 * whole.high:.1f}], whose lower end is below {100 * FLOOR:.0f}"
-        )
+        reason = f"the whole vector gains {whole.points()}, whose lower end is below {100 * FLOOR:.0f}"
     drawn = rows[rows["vector"].isin(RANDOM) & (rows["patch"] == "skip-attn")]
     control = gain_of(drawn.iloc[0]) if len(drawn) else None
     return verdict(left, control, MARGIN_GAIN, testable=reason, claim=claim, unit=UNIT_GAIN)

@@ -48,7 +48,7 @@ class Persistence(Experiment):
     what it does among the others. Position 0, the last prompt token and template tokens are in no mean.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     prefers: ClassVar[tuple[str, ...]] = ("single-layer", "all-layer")
     figures: ClassVar[tuple[str, ...]] = (
         "persistence",

@@ -16,7 +16,7 @@ from torch import Tensor
 from experiments.controls import RANDOM
 from experiments.lens_frames import as_direction, resampled
 from experiments.persistence_readings import STATISTICS, Reading, cosine
-from interp.summaries import bootstrap
+from interp.summaries import GAIN, TWICE, Interval, bootstrap, with_width
 
 Array = NDArray[Any]
 Drawn = Mapping[tuple[str, int], Reading]
@@ -58,7 +58,7 @@ def _mean(values: Array, *, interval: bool) -> dict[str, float]:
     kept = values[np.isfinite(values)]
     if not len(kept) or not interval:
         return {"value": float(kept.mean()) if len(kept) else np.nan, "n": len(kept)}
-    found = bootstrap(kept, draws=DRAWS)
+    found = bootstrap(kept, draws=DRAWS, bounds=GAIN)
     return {"value": found.estimate, "low": found.low, "high": found.high, "n": len(kept)}
 
 
@@ -67,7 +67,7 @@ def _above(values: Array, drawn: Array) -> dict[str, float]:
     kept = np.isfinite(values) & np.isfinite(drawn).all(0)
     if not kept.any():
         return {}
-    found = bootstrap(values[kept] - drawn[:, kept].mean(0), draws=DRAWS)
+    found = bootstrap(values[kept] - drawn[:, kept].mean(0), draws=DRAWS, bounds=TWICE)
     means = drawn[:, kept].mean(1)
     ends = {"random_low": float(means.min()), "random_high": float(means.max())}
     return {"random": float(means.mean()), **ends, "above": found.estimate} | {
@@ -107,7 +107,7 @@ def _pair(by_layer: Mapping[int, Tensor], samples: Mapping[int, Tensor], one: in
     row: dict[str, Any] = {"layer": one, "observed": other, "value": value}
     row["n"] = int(torch.isfinite(by_layer[one]).all(1).sum())
     if samples:
-        row |= _ends(value, cosine(samples[one], samples[other]))
+        row |= _ends(value, cosine(samples[one], samples[other]), row["n"])
     return row
 
 
@@ -121,9 +121,12 @@ def _mean_cosine(by_layer: Mapping[int, Tensor], seed: int, *, interval: bool) -
     value = float(mean({layer: as_direction(rows) for layer, rows in by_layer.items()}))
     counted = min(int(torch.isfinite(rows).all(1).sum()) for rows in by_layer.values())
     row: dict[str, Any] = {"value": value, "n": counted}
-    return row | (_ends(value, mean({k: resampled(rows, seed) for k, rows in by_layer.items()})) if interval else {})
+    if not interval:
+        return row
+    return row | _ends(value, mean({k: resampled(rows, seed) for k, rows in by_layer.items()}), counted)
 
 
-def _ends(value: float, drawn: Tensor) -> dict[str, float]:
+def _ends(value: float, drawn: Tensor, n: int) -> dict[str, float]:
     low, high = np.quantile(drawn.numpy(), [0.025, 0.975]).tolist()
-    return {"low": min(low, value), "high": max(high, value)}
+    found = with_width(Interval(value, min(low, value), max(high, value), n), GAIN)
+    return {"low": found.low, "high": found.high}

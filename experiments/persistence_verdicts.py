@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.controls import RANDOM, control_interval, too_few
 from interp.errors import UserError
-from interp.summaries import Interval, Test, Verdict, bootstrap, mantel, verdict
+from interp.summaries import TWICE, Interval, Test, Verdict, bootstrap, mantel, verdict
 
 CLAIMS = {
     "self": "keeps-its-direction",
@@ -47,7 +47,7 @@ def judge(frame: pd.DataFrame, statistic: str, *, text: str, margin: float) -> V
         return verdict(None, margin=margin, testable=NO_DRAWS, claim=claim, unit=UNIT)
     # every problem has every block and draw, so means of groups weigh alike
     above = own.groupby("example")["value"].mean() - drawn.groupby("example")["value"].mean()
-    effect = bootstrap(above.to_numpy())
+    effect = bootstrap(above.to_numpy(), bounds=TWICE)
     control = control.moved(-control.estimate)
     return verdict(effect, control, margin, relative=True, testable=too_few(effect.n), claim=claim, unit=UNIT)
 

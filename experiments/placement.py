@@ -42,7 +42,7 @@ SAME = {"resid_post": "mlp_out"}
 class Placement(Sweep):
     """Accuracy with one vector of one block, trained and added at each of four places of that block."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     no_adapters: ClassVar[str] = "they add to the MLP's output only, so there is no other place to compare with"
     figures: ClassVar[tuple[str, ...]] = ("placement",)
     declaration: ClassVar[Declaration] = Declaration(
@@ -199,10 +199,7 @@ def judge(frame: pd.DataFrame) -> Verdict:
     if len(places) < 2:
         reason = f"block {int(row['layer'])} has a vector at {places[0]} only"
     elif reason is None and not excess.low > 0:
-        reason = (
-            f"at the best place, {row['place']}, the vector is {100 * excess.estimate:.1f} points "
-            f"[{100 * excess.low:.1f}, {100 * excess.high:.1f}] better than random vectors"
-        )
+        reason = f"at the best place, {row['place']}, the vector is {excess.points()} better than random vectors"
     # a place that beats another speaks against the claim
     return verdict(difference, None, MARGIN, expected=-1, testable=reason, claim=claim, unit=UNIT)
 

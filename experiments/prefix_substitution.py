@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.controls import Acting, acting, control_interval, draw_controls, too_few, training_texts
-from experiments.graded import COLUMNS, Condition, answers, gain_of, references, summarise
+from experiments.graded import COLUMNS, Condition, answers, floor, gain_of, references, summarise
 from experiments.last_block import complete
 from experiments.openers import Openers, choices, distinct
 from interp.cell import Cell
@@ -37,7 +37,7 @@ class PrefixSubstitution(Experiment):
     claim needs a token that random vectors do not find as well.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     prefers: ClassVar[tuple[str, ...]] = ("single-layer", "all-layer")
     figures: ClassVar[tuple[str, ...]] = ("prefix-substitution",)
     declaration: ClassVar[Declaration] = Declaration(
@@ -194,10 +194,11 @@ def judge(frame: pd.DataFrame) -> Verdict:
     claim = "promoted-token-raises-accuracy"
     rows: Any = frame[(frame["part"] == "accuracy") & (frame["stratum"] == STRATA[0])]
     rows = rows[rows["temperature"] == rows["temperature"].max()]
-    gain = gain_of(rows[rows["vector"] == "prefix"].iloc[0])
+    row = rows[rows["vector"] == "prefix"].iloc[0]
+    gain = gain_of(row)
     drawn = rows[~rows["vector"].isin(["base", "trained", "prefix", "opener"])]
-    control = control_interval({str(kind): list(own["gain"]) for kind, own in drawn.groupby("vector")})
-    reason = too_few(gain.n) or (None if control else "there are no control draws to compare with")
+    control = control_interval({str(kind): list(own["gain"]) for kind, own in drawn.groupby("vector")}, problems=gain.n)
+    reason = too_few(gain.n) or floor(row) or (None if control else "there are no control draws to compare with")
     if np.isnan(gain.estimate):
         reason = "no completions were graded"
     return verdict(gain, control, MARGIN, testable=reason, claim=claim, unit=UNIT)

@@ -44,7 +44,7 @@ class SaeAttribution(Experiment):
     feature is ablated at all of them at once, h <- h - f_j(Delta_t) d_j.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = ("sae-attribution", "sae-attribution-nodes", "sae-attribution-vector")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="rank correlation over active features between attribution and exact ablation, in KL; explained "

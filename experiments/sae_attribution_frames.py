@@ -13,7 +13,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from interp.summaries import bootstrap
+from interp.summaries import GAIN, UNBOUNDED, bootstrap
 from sae import Dictionary
 from sae.attribute import Attributor, Metric, Nodes
 from sae.report import explained
@@ -168,7 +168,7 @@ def _mean(values: Any, at: dict[str, Any]) -> list[dict[str, Any]]:
     kept = kept[np.isfinite(kept)]
     if not len(kept):
         return []
-    one = bootstrap(kept)
+    one = bootstrap(kept, bounds=GAIN if at["statistic"] == "rank_correlation" else UNBOUNDED)
     return [{**at, "value": one.estimate, "low": one.low, "high": one.high, "n": one.n}]
 
 

@@ -28,10 +28,11 @@ from interp.distributions import log_probs
 from interp.edits import Add, per_row
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.numbers import shown
 from interp.positions import Positions
 from interp.prompts import Prompt
 from interp.sites import Site
-from interp.summaries import Interval, Verdict, bootstrap, verdict, wilson
+from interp.summaries import SHARE, Interval, Verdict, bootstrap, verdict, wilson
 from vectors.controls import random_isotropic
 
 MARGIN = 0.1
@@ -55,7 +56,7 @@ class SelfExplanation(Experiment):
     needs a task.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     needs: ClassVar[tuple[str, ...]] = ("model", "vectors")
     figures: ClassVar[tuple[str, ...]] = ("self-explanation",)
     declaration: ClassVar[Declaration] = Declaration(
@@ -159,7 +160,7 @@ class SelfExplanation(Experiment):
         for index in range(len(p)):
             others = torch.cat([p[1:index], p[max(1, index + 1) :]]) if index else p[1:]
             each = 0.5 * (p[index] - others.mean(0)).abs().sum(-1).numpy()
-            found = bootstrap(each)
+            found = bootstrap(each, bounds=SHARE)
             vector, draw = ("random-isotropic", index - 1) if index else ("trained", 0)
             ends = {"variation": found.estimate, "variation_low": found.low, "variation_high": found.high}
             rows.append({"part": "specific", "vector": vector, "draw": draw, "n": len(prompts), **ends})
@@ -226,7 +227,7 @@ def _unusable(frame: pd.DataFrame) -> str | None:
     one = rows.iloc[0]
     if one["repeated_low"] >= REPEATED:
         return None
-    ends = " to ".join(f"{100 * float(one[f'repeated_{end}']):.0f}" for end in ("low", "high"))
+    ends = " to ".join(shown(100 * float(one[f"repeated_{end}"]), ".0f") for end in ("low", "high"))
     return f"the model repeats {100 * float(one['repeated']):.0f} % [{ends}] of known words put in the same place"
 
 

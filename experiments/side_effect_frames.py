@@ -9,7 +9,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from experiments.controls import control_interval, too_few
-from interp.summaries import Interval, Verdict, bootstrap, difference, verdict, wilson
+from interp.summaries import GAIN, POSITIVE, UNBOUNDED, Interval, Verdict, bootstrap, difference, verdict, wilson
 
 MARGIN_SELECTIVITY = 0.5
 MARGIN_REPETITION = 0.05
@@ -28,8 +28,8 @@ def spread(rows: Any) -> pd.DataFrame:
         rows: of `neutral.cost` with `kind`, one a text.
     """
     neutral, task = rows[rows["kind"] != "task"], rows[rows["kind"] == "task"]
-    means = {"kl_neutral": bootstrap(neutral["kl"]), "kl_task": bootstrap(task["kl"])}
-    change = difference(neutral["nll"], neutral["nll_base"])
+    means = {"kl_neutral": bootstrap(neutral["kl"], bounds=POSITIVE), "kl_task": bootstrap(task["kl"], bounds=POSITIVE)}
+    change = difference(neutral["nll"], neutral["nll_base"], bounds=UNBOUNDED)
     values = {
         name: float(np.exp(neutral[of].mean())) for name, of in (("perplexity", "nll"), ("perplexity_base", "nll_base"))
     }
@@ -58,7 +58,7 @@ def style(rows: Any) -> pd.DataFrame:
     base = rows[rows["vector"] == "base"]
     found: list[dict[str, Any]] = []
     for key, own in rows.groupby(BY, sort=False):
-        change = difference(own["repeated"].to_numpy(), base["repeated"].to_numpy())
+        change = difference(own["repeated"].to_numpy(), base["repeated"].to_numpy(), bounds=GAIN)
         means = {name: float(own[name].mean()) for name in ("distinct", "repeated", "ended", "length", "entropy")}
         ends = {
             "repeated_change": change.estimate,

@@ -36,7 +36,7 @@ class SideEffects(Experiment):
     random streams. Controls are drawn for the whole set and measured at dose 1.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = ("side-effects", "side-effects-answers")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="selectivity ln(KL on the task's text / KL on neutral text) of the vectors, minus that of random "

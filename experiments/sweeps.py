@@ -23,7 +23,7 @@ from interp.edits import Edit
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.identity import identity_of
-from interp.summaries import Interval, bootstrap, difference
+from interp.summaries import UNBOUNDED, Bounds, Interval, bootstrap, difference
 from interp.tasks.task import Split
 from vectors import AdaptiveVectors, SteeringVectors
 
@@ -211,7 +211,7 @@ def _name(one: Condition, temperature: float, split: str) -> str:
 
 def paired(treated: pd.DataFrame, base: pd.DataFrame) -> Interval:
     """Difference of two accuracies with its interval over problems; the rows are in the same order."""
-    return difference(treated["right"], base["right"], treated["example"])
+    return difference(treated["right"], base["right"], treated["example"], share=True)
 
 
 def right_of(rows: pd.DataFrame, conditions: int) -> np.ndarray:
@@ -239,16 +239,18 @@ def p_beyond(own: np.ndarray, controls: np.ndarray, example: Sequence[str], draw
         return float("nan")
     excess = problem_means(own - controls.mean(1), example)
     variance = excess.var(ddof=1) / len(excess) + controls.mean(0).var(ddof=1) * (1 + 1 / draws)
-    if variance == 0:
-        return float(excess.mean() == 0)
+    if variance <= 1e-18 * float(excess.mean() ** 2):
+        # without any variance only the rank among the draws is known
+        return 1.0 if abs(excess.mean()) < 1e-12 else 1 / (draws + 1)
     return float(2 * stats.t.sf(abs(excess.mean()) / np.sqrt(variance), draws - 1))
 
 
 def p_of_mean(values: np.ndarray, cluster: Sequence[str] | np.ndarray) -> float:
     """Two-sided p of a mean being 0, a t test over clusters: problems, or draws that had problems of their own."""
     means = problem_means(values, cluster)
-    if len(means) < 2 or means.std() == 0:
-        return float(means.mean() == 0)
+    if len(means) < 2 or means.std() <= 1e-9 * abs(means.mean()):
+        # equal means have no variance; under the hypothesis each could have had either sign
+        return 1.0 if abs(means.mean()) < 1e-12 else 2.0 ** (1 - len(means))
     return float(2 * stats.t.sf(abs(means.mean()) / (means.std(ddof=1) / np.sqrt(len(means))), len(means) - 1))
 
 
@@ -258,9 +260,16 @@ def problem_means(values: np.ndarray, cluster: Sequence[str] | np.ndarray) -> np
     return np.bincount(code, values, len(names)) / np.bincount(code, minlength=len(names))
 
 
-def mean_of(values: np.ndarray, example: Sequence[str], name: str) -> dict[str, float]:
-    """A mean with its interval over problems as columns `name`, `name_low`, `name_high`."""
-    found = bootstrap(values, np.asarray(example))
+def mean_of(values: np.ndarray, example: Sequence[str], name: str, bounds: Bounds = UNBOUNDED) -> dict[str, float]:
+    """A mean with its interval over problems as columns `name`, `name_low`, `name_high`.
+
+    Args:
+        values: one row a measurement.
+        example: problem of each row.
+        name: of the columns.
+        bounds: what a single row can be.
+    """
+    found = bootstrap(values, np.asarray(example), bounds=bounds)
     return columns_of(found, name)
 
 

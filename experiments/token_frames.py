@@ -16,7 +16,7 @@ from torch import Tensor
 from experiments.texts import STRATA, Places, Texts
 from experiments.token_effects import GROUPS, Effect, effects, groups_of, weights
 from interp.bare_model import takes_model
-from interp.summaries import bootstrap
+from interp.summaries import GAIN, SHARE, UNBOUNDED, bootstrap
 
 Array = NDArray[Any]
 
@@ -146,13 +146,17 @@ def _interval(name: str, values: Array, *, intervals: bool) -> dict[str, float]:
     if not len(values) or not intervals:
         estimate = float("nan") if not len(values) else _ratio(values) if statistic else float(values.mean())
         return {name: estimate, f"{name}_low": float("nan"), f"{name}_high": float("nan")}
-    found = bootstrap(values, statistic=statistic, draws=1000)
+    found = bootstrap(values, statistic=statistic, draws=1000, bounds=_BOUNDS.get(name, UNBOUNDED))
     return {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _ratio(values: Array) -> float:
     top, bottom = values.sum(0)
     return float(top / bottom) if bottom > 0 else 0.0
+
+
+_BOUNDS = {"u": GAIN, "tv_share": SHARE}
+"""What a single problem can give, by statistic."""
 
 
 def storable(text: str) -> str:

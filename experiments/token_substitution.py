@@ -48,7 +48,7 @@ class TokenSubstitution(Experiment):
     Tokens are chosen by |U| on a random half of the problems and reported on the other half.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     prefers: ClassVar[tuple[str, ...]] = ("single-layer", "all-layer")
     figures: ClassVar[tuple[str, ...]] = ("token-substitution", "token-substitution-paper", "token-substitution-causal")
     declaration: ClassVar[Declaration] = Declaration(

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from experiments.controls import Acting, acting, control_interval, draw_controls, too_few, training_texts
-from experiments.graded import COLUMNS, Condition, answers, gain_of, references, summarise
+from experiments.graded import COLUMNS, Condition, answers, floor, gain_of, references, summarise
 from experiments.recipients import HOME, OPTIONAL, PROMPTS, Recipient, donors, recipient
 from interp.cell import Cell
 from interp.context import Context
@@ -41,7 +41,7 @@ class Transfer(Experiment):
     Gains are paired by problem and random stream with the recipient without any vectors.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     figures: ClassVar[tuple[str, ...]] = ("transfer", "transfer-table")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="accuracy gained by a recipient with the run's vectors, which were trained elsewhere",
@@ -201,8 +201,9 @@ def judge(frame: Any, name: str) -> Verdict:
     gain = gain_of(rows[rows["vector"] == "trained"].iloc[0])
     drawn = rows[~rows["vector"].isin(["base", "trained", "donor"])]
     kinds = [str(kind) for kind in drawn["vector"].unique()]
-    control = control_interval({kind: list(drawn.loc[drawn["vector"] == kind, "gain"]) for kind in kinds}, kinds)
+    control = control_interval(
+        {kind: list(drawn.loc[drawn["vector"] == kind, "gain"]) for kind in kinds}, kinds, problems=gain.n
+    )
     reason = too_few(gain.n) or (None if control else "there are too few control draws to compare with")
-    if not reason and not rows.loc[rows["vector"].isin(["base", "trained"]), "accuracy"].any():
-        reason = "this recipient is never right, with the vectors or without"
+    reason = reason or floor(rows[rows["vector"] == "trained"].iloc[0])
     return verdict(gain, control, MARGIN, testable=reason, claim=f"helps-{name}", unit=UNIT)

@@ -54,7 +54,7 @@ class VectorGeometry(Experiment):
     alone would do for |cos|, but the set's stable rank, its norms and claims of agreement need a sign.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     figures: ClassVar[tuple[str, ...]] = ("vector-geometry", "vector-geometry-sets")
     declaration: ClassVar[Declaration] = Declaration(
         estimand="cosine of the vectors of two sets at the same block: other seeds, trained apart against together, "

@@ -210,7 +210,7 @@ def _words(claim: object) -> str:
 
 
 def _short(number: object) -> str:
-    if not isinstance(number, int | float) or not math.isfinite(number):
+    if not isinstance(number, int | float) or math.isnan(number):
         return "?"
     return written(number, "z.3g")
 

@@ -17,6 +17,7 @@ from figures.bars import Row, row_traces
 from figures.heatmap import draw_heatmap
 from figures.record import Record, count, keep, numbers, part
 from figures.style import dress, written
+from interp.numbers import shown
 
 _PANELS = (
     ("interaction", "I = A<sub>ij</sub> \u2212 A<sub>i</sub> \u2212 A<sub>j</sub> + A<sub>0</sub><br>(points)"),
@@ -93,11 +94,14 @@ def _whole(run: Record, name: str, draws: list[float]) -> Row | None:
 
 def _hover(row: dict[Any, Any]) -> str:
     low, high = (100 * float(row[f"interaction_{end}"]) for end in ("low", "high"))
-    said = [f"blocks {int(row['i'])} and {int(row['j'])}", f"{100 * float(row['interaction']):+.1f} points"]
-    said += [f"95 % interval [{low:+.1f}, {high:+.1f}]", f"q = {float(row['q']):.2g}"]
-    said += [f"log-odds {float(row['log_odds']):+.2f} nats", f"accuracy {100 * float(row['accuracy']):.1f} %"]
+    said = [f"blocks {int(row['i'])} and {int(row['j'])}", f"{shown(100 * float(row['interaction']), '+.1f')} points"]
+    said += [f"95 % interval [{low:+z.1f}, {high:+z.1f}]", f"q = {float(row['q']):.2g}"]
+    said += [
+        f"log-odds {shown(float(row['log_odds']), '+.2f')} nats",
+        f"accuracy {100 * float(row['accuracy']):.1f} %",
+    ]
     share = float(row.get("share", np.nan))
-    said += [f"(A_ij \u2212 B)/(P \u2212 B) = {share:.2f}"] if np.isfinite(share) else []
+    said += [f"(A_ij \u2212 B)/(P \u2212 B) = {shown(share, '.2f')}"] if np.isfinite(share) else []
     return "<br>".join(said)
 
 

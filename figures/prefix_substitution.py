@@ -20,6 +20,7 @@ from figures.controls import control_label
 from figures.record import Record, count, drop, first, keep, numbers, part
 from figures.style import dress
 from figures.tokens import plot_label
+from interp.numbers import shown
 
 _STRATA = {"opens with it": "base opens with it", "opens otherwise": "base opens otherwise"}
 
@@ -55,7 +56,7 @@ def _figure(run: Record, drawn: list[Row], whole: pd.DataFrame, controls: pd.Dat
     labels = [row.label for row in drawn]
     figure.update_yaxes(tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5])
     base = 100 * numbers(keep(whole, "vector", "base"), "accuracy")[0]
-    figure.update_xaxes(title_text=f"accuracy gained over the base, which has {base:.1f} % (points)")
+    figure.update_xaxes(title_text=f"accuracy gained over the base, which has {shown(base, '.1f')} % (points)")
     title = "Does writing the promoted token first do what the vector does?"
     return dress(figure, run.meta, title, n=count(whole), height=230 + 26 * len(drawn), legend=True)
 
@@ -64,7 +65,8 @@ def _row(rows: pd.DataFrame, label: str, controls: list[float] | None = None) ->
     value, low, high = (100 * numbers(rows, column)[0] for column in ("gain", "gain_low", "gain_high"))
     share = [numbers(rows, column)[0] for column in ("share", "share_low", "share_high")]
     if math.isfinite(share[0]):
-        label += f"<br>{100 * share[0]:.0f} % [{100 * share[1]:.0f}, {100 * share[2]:.0f}] of the vector\u2019s gain"
+        value, low, high = (written(100 * end, ".0f") for end in share)
+        label += f"<br>{value} % [{low}, {high}] of the vector\u2019s gain"
     return Row(label, value, low, high, controls or ())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
@@ -9,6 +10,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import pandas as pd
 
 from interp.errors import UserError
+from interp.numbers import ROUNDING
 from interp.store import RunRecord
 
 
@@ -64,10 +66,12 @@ def drop(rows: pd.DataFrame, column: str, *values: object) -> pd.DataFrame:
 
 
 def numbers(rows: pd.DataFrame, column: str) -> list[float]:
-    """Return a column as floats; a column that the frame lacks is NaN in every row."""
+    """Return a column as floats, rounding errors as 0, unbounded ends and a column that the frame lacks as NaN."""
     if column not in rows.columns:
         return [float("nan")] * len(rows)
-    return [float(value) for value in rows[column]]
+    # what is only rounding would stand in hover texts and on axes as -6.94e-18; an end that is unbounded is not drawn
+    values = [float(value) for value in rows[column]]
+    return [0.0 if abs(value) < ROUNDING else value if math.isfinite(value) else math.nan for value in values]
 
 
 def first(rows: pd.DataFrame, column: str) -> object:

@@ -22,6 +22,7 @@ from plotly.subplots import make_subplots
 from figures.curve import Band, Line, traces, translucent
 from figures.record import Record, drop, first, keep, numbers, part
 from figures.style import BASE, CONTRAST, STEERED, dress, plain
+from interp.numbers import shown
 
 _NAMES = {"sae": "sparse features", "pca": "principal components, same L0"}
 _METRICS = {
@@ -80,7 +81,7 @@ def _scatter(figure: go.Figure, rows: pd.DataFrame, column: int) -> None:
                 legendgroup=name,
                 showlegend=column == 1,
                 marker=marker | ({"line": {"color": colour, "width": 1.2}} if symbol == "x-thin" else {}),
-                customdata=[f"feature {feature:.0f}" for feature in numbers(some, "feature")],
+                customdata=[f"feature {shown(feature, '.0f')}" for feature in numbers(some, "feature")],
                 hovertemplate="%{customdata}<br>attribution %{x:.3g}<br>ablation %{y:.3g}<extra></extra>",
             ),
             row=1,
@@ -97,7 +98,7 @@ def _panel_title(run: Record, name: str) -> str:
         rows = rows if statistic == "explained" else keep(rows, "metric", "kl")
         if len(rows := keep(rows, "vector", "trained")):
             value, low, high = (numbers(rows, column)[0] for column in ("value", "low", "high"))
-            told.append(f"{_STATISTICS[statistic]} {value:.2f} [{low:.2f}, {high:.2f}]")
+            told.append(f"{_STATISTICS[statistic]} {shown(value, '.2f')} [{shown(low, '.2f')}, {shown(high, '.2f')}]")
     return "<br>".join([told[0], ", ".join(told[1:3]), *told[3:]])
 
 

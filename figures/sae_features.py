@@ -109,7 +109,7 @@ def build_ablation(run: Record) -> go.Figure:
     figure.update_xaxes(ticktext=labels)
     lost, low, high = (100 * numbers(ablated, f"drop{end}")[0] for end in ("", "_low", "_high"))
     title = (
-        f"Without the chosen feature, accuracy falls by {lost:.1f} [{low:.1f}, {high:.1f}] points{quality_note(run)}"
+        f"Without the chosen feature, accuracy falls by {lost:z.1f} [{low:z.1f}, {high:z.1f}] points{quality_note(run)}"
     )
     return dress(figure, run.meta, title, n=count(ablated), height=460, legend=bool(random))
 

@@ -18,6 +18,7 @@ from figures.controls import control_label, estimate_row
 from figures.record import Record, first, keep, numbers, part
 from figures.style import dress
 from figures.tokens import plot_label
+from interp.numbers import shown
 
 _SHOWN = 4
 
@@ -50,4 +51,4 @@ def _instrument(run: Record) -> str:
     if share != share:
         return "known words could not be tested"
     at = f"block {first(chosen, 'block'):g}, scale {first(chosen, 'scale'):g}"
-    return f"{100 * share:.0f} % of known words repeated ({at})"
+    return f"{shown(100 * share, '.0f')} % of known words repeated ({at})"

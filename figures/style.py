@@ -13,6 +13,7 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from interp.active_edits import active_vectors
+from interp.numbers import shown
 
 STEERED = "#F28E2B"
 CONTRAST = "#56B4E9"
@@ -97,13 +98,13 @@ def plain(text: object) -> str:
 
 
 def written(value: float, spec: str = "zg") -> str:
-    """Format a number with a true minus sign; "z" in the specification leaves no negative zero."""
-    return format(value, spec).replace("-", "\u2212")
+    """Format a number with a true minus sign; a rounding error and a negative zero are shown as 0."""
+    return shown(value, spec).replace("infinity", "\u221e").replace("-", "\u2212")
 
 
 def log_ticks(values: Iterable[float]) -> dict[str, Any]:
     """Return ticks of a logarithmic axis: 1, 2 and 5 of each decade that positive values cover, written out."""
-    seen = [value for value in values if value > 0] or [1.0]  # a vector without effect has no KL above 0
+    seen = [value for value in values if 0 < value < math.inf] or [1.0]  # a vector without effect has no KL above 0
     decades = range(math.floor(math.log10(min(seen))), math.ceil(math.log10(max(seen))) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
     return {"tickvals": ticks, "ticktext": [f"{tick:.12g}" for tick in ticks]}
@@ -191,7 +192,7 @@ def references(figure: go.Figure, lines: list[Reference], *, axis: Literal["x", 
     """
     suffix = "" if panel == 1 else str(panel)
     for line, shift in zip(lines, _spread([line.value for line in lines]), strict=True):
-        label = f"{plain(line.label)} {line.value:.3g}"
+        label = f"{plain(line.label)} {shown(line.value, '.3g')}"
         if axis == "y":
             ends = {"x0": 0, "x1": 1, "xref": f"x{suffix} domain", "y0": line.value, "y1": line.value}
             place = {"x": 1, "xref": f"x{suffix} domain", "y": line.value, "yref": f"y{suffix}", "xanchor": "right"}

@@ -15,6 +15,7 @@ import plotly.graph_objects as go
 
 from figures.style import DIVERGING, MONO, plain
 from interp.errors import UserError
+from interp.numbers import shown
 
 _SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\\": "\\\\", '"': '\\"'}
 # category letters of characters that draw nothing, reorder their neighbours or have no glyph
@@ -105,7 +106,7 @@ def _span(text: str, value: float, unit: str, bound: float) -> str:
     # a line break after a newline token keeps the shape of the text
     tail = "<br>" * text.count("\n")
     style = f"background:rgb({red},{green},{blue});color:{ink};white-space:pre-wrap;border-radius:2px;padding:1px 0"
-    tip = html.escape(f"{token_label(text)}  {unit} {value:.4g}", quote=True)
+    tip = html.escape(f"{token_label(text)}  {unit} {shown(value, '.4g')}", quote=True)
     return f'<bdi title="{tip}" style="{style}">{html.escape(visible(text), quote=True)}</bdi>{tail}'
 
 

@@ -16,6 +16,7 @@ from figures.bars import Row, row_traces
 from figures.controls import control_label
 from figures.record import Record, count, drop, keep, numbers, part
 from figures.style import dress, plain, written
+from interp.numbers import shown
 
 _NAMES = {"task-prompt": "its own prompt", "other-system-line": "other system line", "no-example": "no worked example"}
 _DASH = "\u2013"
@@ -96,7 +97,7 @@ def _recipient(name: str) -> str:
 
 def _panel(rows: pd.DataFrame, name: str) -> str:
     base = numbers(keep(rows, "vector", "base"), "accuracy")[0]
-    return f"<b>{plain(_recipient(name))}</b><br>{100 * base:.0f} % without vectors"
+    return f"<b>{plain(_recipient(name))}</b><br>{shown(100 * base, '.0f')} % without vectors"
 
 
 def _row(rows: pd.DataFrame, label: str) -> Row:
@@ -110,7 +111,7 @@ def _marks(rows: pd.DataFrame, kind: str) -> Row:
 
 
 def _percent(rows: pd.DataFrame, name: str) -> list[str]:
-    return [f"{100 * value:.1f}" for value in numbers(rows, name)]
+    return [shown(100 * value, ".1f") for value in numbers(rows, name)]
 
 
 def _interval(rows: pd.DataFrame, name: str, digits: int) -> list[str]:

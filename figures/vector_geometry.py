@@ -24,6 +24,7 @@ from figures.curve import Band, Line, traces
 from figures.heatmap import draw_heatmap
 from figures.record import Record, first, keep, numbers, part
 from figures.style import CONTRAST, STEERED, dress, plain
+from interp.numbers import shown
 
 _COLOURS = (STEERED, CONTRAST, "#009E73", "#CC79A7", "#0072B2", "#b35806")
 _ISOTROPIC = "#5b6066"
@@ -111,6 +112,6 @@ def _rank_title(run: Record) -> str:
     for name, kind in (("vectors", "trained"), ("isotropic", "random-isotropic"), ("covariance", "random-covariance")):
         own = keep(rows, "vector", kind)
         ends = [numbers(own, f"stable_rank_{end}")[0] for end in ("low", "high")]
-        shown = f" [{ends[0]:.1f}, {ends[1]:.1f}]" if ends[0] == ends[0] else ""
-        said.append(f"{name} {numbers(own, 'stable_rank')[0]:.1f}{shown}")
+        ends_text = f" [{shown(ends[0], '.1f')}, {shown(ends[1], '.1f')}]" if ends[0] == ends[0] else ""
+        said.append(f"{name} {shown(numbers(own, 'stable_rank')[0], '.1f')}{ends_text}")
     return f"stable rank of unit rows: {plain(said[0])};<br>random rows: {plain(', '.join(said[1:]))}"

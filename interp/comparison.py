@@ -17,6 +17,7 @@ from interp.edits import Edit, Intervention
 from interp.errors import UserError
 from interp.markup import text
 from interp.model import Model
+from interp.numbers import shown
 from interp.prompts import Prompt
 
 _CSS = "font-family:monospace;white-space:pre-wrap"
@@ -68,16 +69,16 @@ class Comparison:
             for one in self.said
         )
         head = f"<p style='{_CSS}'>{text(self.prompt)}</p>"
-        note = f"<p>Colour: KL(edited || base) at each token, nats; full colour = {top:.2f}.</p>"
+        note = f"<p>Colour: KL(edited || base) at each token, nats; full colour = {shown(top, '.2f')}.</p>"
         whole = (
             f"<details><summary>The prompt as the model gets it</summary><p style='{_CSS}'>{text(self.rendered)}</p>"
         )
-        shown = f"{whole}</details>" if self.rendered else ""
+        asked = f"{whole}</details>" if self.rendered else ""
         on = "".join(f"<p>{text(line)}</p>" for line in self.on())
-        return f"<div>{head}{shown}<table>{rows}</table>{on}{note}</div>"
+        return f"<div>{head}{asked}<table>{rows}</table>{on}{note}</div>"
 
     def on(self) -> list[str]:
-        """What was on, a line per intervention."""
+        """Return what was on, a line per intervention."""
         return [f"{one.name}: {one.on}" for one in self.said if one.on not in ("", "no edit")]
 
     def _repr_html_(self) -> str:
@@ -163,5 +164,6 @@ def _spans(said: Said, top: float) -> str:
     for token, value in zip(said.tokens, said.kl, strict=True):
         share = value / top if top > 0 else 0.0
         style = f"background:rgba(242,142,43,{share:.2f})"
-        spans.append(f'<bdi style="{style}" title="{value:.3f} nats">{text(token)}</bdi>')
+        nats = shown(value, ".3f")
+        spans.append(f'<bdi style="{style}" title="{nats} nats">{text(token)}</bdi>')
     return "".join(spans)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from interp.active_edits import active_vectors
 from interp.errors import UserError
 from interp.markup import text, visible
+from interp.numbers import shown
 from interp.registry import load
 from interp.store import RunRecord
 
@@ -204,7 +205,7 @@ def _sentence(verdict: Mapping[str, Any]) -> str:
 
 
 def _short(number: float | None) -> str:
-    return "?" if number is None else f"{number:.3g}"
+    return "?" if number is None else shown(number)
 
 
 def _command(meta: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import click
 from interp.cli.asking import PROMPT, asked, asks
 from interp.cli.options import reads_vectors
 from interp.given import as_model, as_task, as_vectors, check_paths, default_vectors
+from interp.numbers import shown
 from interp.reading import Reading
 
 MODEL = "smollm2-135m-instruct"
@@ -64,7 +65,7 @@ def train_command(
         click.echo(f"interp: warning: {note}", err=True)
     trained = train(loaded, given, problems, chosen, out=out, say=lambda text: click.echo(text, err=True))
     for name, value in trained.report.model_dump().items():
-        click.echo(f"{name:12} {value:.4g}")
+        click.echo(f"{name:12} {shown(value, '.4g')}")
     reasons = trained.report.reasons
     click.echo("good enough" if not reasons else f"not good enough: {'; '.join(reasons)}")
     click.echo(trained.path)
@@ -117,10 +118,11 @@ def attribute_command(
     nodes = made.nodes(scalar)
     order = nodes.features[0].abs().argsort(descending=True)[:top].tolist()
     measured = made.ablations([scalar], 0, order)[:, 0].tolist()
-    click.echo(f"{said.texts[0]}\n{metric} {float(nodes.value[0]):.4g} nats per token; {found.name} at {found.site}")
+    click.echo(
+        f"{said.texts[0]}\n{metric} {shown(float(nodes.value[0]), '.4g')} nats per token; {found.name} at {found.site}"
+    )
     click.echo(f"{'feature':>9} {'attribution':>12} {'taken out':>12}")
     for feature, value in zip(order, measured, strict=True):
-        click.echo(
-            f"{feature:>9} {float(nodes.features[0, feature]):>12.4g} {value:>12.4g}  {found.neuron.format(feature)}"
-        )
-    click.echo(f"{'error':>9} {float(nodes.error[0]):>12.4g}")
+        attributed = shown(float(nodes.features[0, feature]), ".4g")
+        click.echo(f"{feature:>9} {attributed:>12} {shown(value, '.4g'):>12}  {found.neuron.format(feature)}")
+    click.echo(f"{'error':>9} {shown(float(nodes.error[0]), '.4g'):>12}")

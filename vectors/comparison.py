@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch.nn.functional import cosine_similarity
 
 from interp.errors import UserError
+from interp.numbers import shown
 from vectors.steering import SteeringVectors
 
 if TYPE_CHECKING:
@@ -80,5 +81,5 @@ def _cell(item: tuple[str, object]) -> str:
     name, value = item
     if name == "cosine" and isinstance(value, float):
         colour = _ORANGE if value > 0 else _BLUE
-        return f'<td style="background:rgba({colour},{abs(value):.2f})">{value:+.3f}</td>'
-    return f"<td>{f'{value:.4g}' if isinstance(value, float) else escape(str(value))}</td>"
+        return f'<td style="background:rgba({colour},{abs(value):.2f})">{shown(value, "+.3f")}</td>'
+    return f"<td>{shown(value, '.4g') if isinstance(value, float) else escape(str(value))}</td>"

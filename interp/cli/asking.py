@@ -20,6 +20,15 @@ _FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("no_example", {"is_flag": True, "help": "Show no worked example."}),
     ("scorer", {"metavar": "S", "help": "last-box, last-number, regex:PATTERN, choice:A|B or path/to/file.py:Name."}),
     ("pattern", {"metavar": "REGEX", "help": "Grade the first group of the last match, in place of a scorer."}),
+    (
+        "grader",
+        {
+            "type": click.Choice(["workbench", "plain"]),
+            "default": "workbench",
+            "show_default": True,
+            "help": "How a last box is graded: by the workbench, or plain, by math-verify alone as in the paper.",
+        },
+    ),
     ("tokens", {"metavar": "N", "type": click.IntRange(1), "help": "Longest completion; the task's own by default."}),
 )
 PROMPT = ("prompt_of", "system", "example", "no_example")

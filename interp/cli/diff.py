@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.cli.show import find_run
+from interp.numbers import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,7 +49,11 @@ def changes(a: pd.DataFrame, b: pd.DataFrame) -> list[str]:
     for name in [name for name in a.columns if name in b.columns and _is_number(a, name) and _is_number(b, name)]:
         left, right = _mean(a, name), _mean(b, name)
         equal = len(a) == len(b) and a[name].reset_index(drop=True).equals(b[name].reset_index(drop=True))
-        lines.append(f"{name}: equal" if equal else f"{name}: {left:.4g} -> {right:.4g} ({right - left:+.3g})")
+        lines.append(
+            f"{name}: equal"
+            if equal
+            else f"{name}: {shown(left, '.4g')} -> {shown(right, '.4g')} ({shown(right - left, '+.3g')})"
+        )
     only = sorted({*a.columns} ^ {*b.columns})
     return [*lines, *(f"{name}: only in {'a' if name in a.columns else 'b'}" for name in only)]
 

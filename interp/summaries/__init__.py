@@ -11,12 +11,32 @@ from interp.summaries.associations import (
     mantel,
     mantel_haenszel,
 )
-from interp.summaries.intervals import Band, Interval, band, bootstrap, control_range, difference, wilson
+from interp.summaries.intervals import (
+    GAIN,
+    SHARE,
+    UNBOUNDED,
+    Band,
+    Interval,
+    band,
+    bootstrap,
+    control_range,
+    difference,
+    of_equal,
+    room,
+    wilson,
+)
 from interp.summaries.verdicts import FLOOR, Verdict, detectable, detectable_from, share, verdict
+from interp.summaries.widths import POSITIVE, TWICE, Bounds, with_width
 
 __all__ = [
     "FLOOR",
+    "GAIN",
+    "POSITIVE",
+    "SHARE",
+    "TWICE",
+    "UNBOUNDED",
     "Band",
+    "Bounds",
     "Interval",
     "OddsRatio",
     "Test",
@@ -32,7 +52,10 @@ __all__ = [
     "difference",
     "mantel",
     "mantel_haenszel",
+    "of_equal",
+    "room",
     "share",
     "verdict",
     "wilson",
+    "with_width",
 ]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from interp.errors import UserError
-from interp.summaries.intervals import Interval
+from interp.summaries.widths import Interval, finite
 
 Array = NDArray[Any]
 
@@ -47,7 +47,7 @@ def against_null(observed: float, null: ArrayLike, *, centre: float | None = Non
     Raises:
         UserError: the null has no draws.
     """
-    drawn = np.asarray(null, float)
+    drawn, _ = finite(null), finite(observed)
     if drawn.ndim != 1 or not len(drawn):
         raise UserError("a null distribution is a non-empty list of numbers", given=drawn.shape)
     middle = float(np.median(drawn)) if centre is None else centre
@@ -61,7 +61,8 @@ def benjamini_hochberg(p: ArrayLike) -> Array:
     """Adjusted p-values of one family; rejecting those below q keeps the false discovery rate below q."""
     from statsmodels.stats.multitest import multipletests
 
-    values = np.asarray(p, float)
+    # one that is NaN was never tested, and does not belong into the family
+    values = finite(p)
     if not len(values):
         return values
     if not ((values >= 0) & (values <= 1)).all():
@@ -79,7 +80,9 @@ def auc(scores: ArrayLike, positive: ArrayLike) -> Array:
     Returns:
         0 to 1, [...]; 0.5 means no association.
     """
-    values, mask = np.asarray(scores, float), np.asarray(positive, bool)
+    values, mask = finite(scores), np.asarray(positive, bool)
+    if values.ndim < 1 or values.shape[-1:] != mask.shape:
+        raise UserError("each score needs one label", given=f"scores {values.shape}, labels {mask.shape}")
     count = int(mask.sum())
     rest = len(mask) - count
     if not count or not rest:
@@ -137,7 +140,7 @@ def _symmetric(matrix: ArrayLike) -> Array:
 def _standard(vector: Array) -> Array:
     centred = vector - vector.mean()
     norm = float(np.linalg.norm(centred))
-    if norm == 0:
+    if norm <= 1e-12 * float(np.linalg.norm(vector)):
         raise UserError("a matrix without variation correlates with nothing")
     return centred / norm
 
@@ -149,7 +152,10 @@ def _correlation(vector: Array, others: list[Array]) -> float:
     if len(others) == 1:
         return r
     to_x, to_y = float(first @ others[1]), float(others[0] @ others[1])
-    return (r - to_x * to_y) / float(np.sqrt(max((1 - to_x**2) * (1 - to_y**2), 1e-300)))
+    if 1 - to_y**2 < 1e-12:
+        raise UserError("a matrix that the third one determines has no correlation of its own")
+    # a first matrix that the third determines has nothing left to correlate
+    return 0.0 if 1 - to_x**2 < 1e-12 else (r - to_x * to_y) / float(np.sqrt((1 - to_x**2) * (1 - to_y**2)))
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ def mantel_haenszel(feature: ArrayLike, outcome: ArrayLike, problem: ArrayLike) 
     """
     from statsmodels.stats.contingency_tables import StratifiedTable
 
-    x, y, names = np.asarray(feature, bool), np.asarray(outcome, bool), np.asarray(problem)
+    x, y, names = finite(feature) > 0, finite(outcome) > 0, np.asarray(problem)
     if not x.shape == y.shape == names.shape:
         raise UserError(
             "feature, outcome and problem must be of one length", given=f"{x.shape} {y.shape} {names.shape}"

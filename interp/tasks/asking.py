@@ -10,6 +10,7 @@ from typing import Any, cast
 from interp.errors import UserError
 from interp.grading import Regex, Scorer, load_scorer
 from interp.tasks.files import with_scorer
+from interp.tasks.graders import graded_by
 from interp.tasks.task import Task
 
 VECTORS = "vectors"
@@ -30,6 +31,7 @@ class Asking:
         no_example: show no worked example.
         scorer: see `interp.grading.load_scorer`.
         pattern: a regular expression whose first group is the answer, in place of a scorer.
+        grader: one of `interp.tasks.graders.GRADERS`.
         tokens: where completions are cut.
     """
 
@@ -39,6 +41,7 @@ class Asking:
     no_example: bool = False
     scorer: str | None = None
     pattern: str | None = None
+    grader: str = "workbench"
     tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -71,6 +74,7 @@ class Asking:
             task = replace(task, system=None if self.system == NONE else self.system)
         if self.example or self.no_example:
             task = replace(task, example=self.example)
+        task = graded_by(task, self.grader)
         return task if self.tokens is None else replace(task, max_new_tokens=self.tokens)
 
     def _scorer(self) -> Scorer | None:

@@ -33,6 +33,9 @@ class Problem:
         split: train, validation or test.
         operations: arithmetic operations needed; None where unknown.
         solution: a worked answer as an assistant would write it, for few-shot prompts; "" where there is none.
+
+    Raises:
+        UserError: the answer is blank; nothing could be graded right.
     """
 
     id: str

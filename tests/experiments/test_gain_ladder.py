@@ -48,7 +48,8 @@ def test_every_rung_is_there_and_a_planted_gain_is_more_than_the_simpler_ones(mo
     # in this task the first token decides: writing it, or the vector there alone, is all there is
     assert vector(run, "prefix")["accuracy"].item() == 1.0
     assert vector(run, "first-position")["accuracy"].item() == vector(run, "one-layer")["accuracy"].item()
-    assert judge(run.frame).phrase == "no effect within the margin"
+    # twelve equal problems do not exclude an effect of the margin
+    assert judge(run.frame).phrase.startswith("inconclusive")
     others: Any = run.frame[~run.frame["vector"].isin(["prefix", "first-position"])]
     assert judge(others).phrase == "same direction"
 

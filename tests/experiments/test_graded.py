@@ -13,6 +13,7 @@ from interp import given
 from interp.context import Context
 from interp.model import Model
 from interp.store import Store, run_key
+from interp.summaries import room
 from tests.experiments import toys
 
 
@@ -37,11 +38,11 @@ def test_conditions_of_one_batch_equal_conditions_alone(ctx: Context) -> None:
 def test_without_edits_nothing_is_gained_and_a_planted_answer_is(ctx: Context) -> None:
     every = [Condition(), Condition("nothing"), Condition("trained", edits=ctx.vectors.edits())]
     summary = summarise(answers(ctx, every, temperature=1.0)).set_index("vector")
-    assert summary.loc["nothing", ["gain", "gain_low", "gain_high"]].tolist() == [0.0, 0.0, 0.0]
+    assert summary.loc["nothing", ["gain", "gain_low", "gain_high"]].tolist() == pytest.approx([0, -room(12), room(12)])
     trained = summary.loc["trained"]
     assert trained["accuracy"] == 1.0
     assert trained["gain"] == pytest.approx(1 - summary.loc["base", "accuracy"])
-    assert trained["gain_low"] > 0.5
+    assert trained["gain_low"] > 0.4
 
 
 def test_a_prefix_is_part_of_the_completion(ctx: Context) -> None:

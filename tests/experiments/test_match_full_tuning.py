@@ -19,7 +19,7 @@ from tests.experiments import toys
 from vectors.train.evaluate import evaluate
 from vectors.train.record import Answers, Change, Fixed, TrainingRecord, divergence, mean_changes
 
-N = 60
+N = 80
 
 
 @pytest.fixture(scope="module")

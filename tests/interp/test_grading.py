@@ -19,6 +19,7 @@ from interp.grading import (
     Grade,
     LastBox,
     LastNumber,
+    PlainBox,
     Regex,
     Scorer,
     boxes,
@@ -97,7 +98,7 @@ def test_the_fast_path_for_integers_agrees_with_math_verify(number: int, more: i
 @given(st.text(alphabet=r"\boxed{}123 x^/,.$", max_size=80))
 @settings(max_examples=150, deadline=None)
 def test_no_text_breaks_a_scorer(text: str) -> None:
-    for scorer in (LastBox(), LastNumber(), Regex(r"(\d)"), Choice(("x", "o"))):
+    for scorer in (LastBox(), PlainBox(), LastNumber(), Regex(r"(\d)"), Choice(("x", "12"))):
         grade = scorer(text, "12")
         assert grade.right in (True, False) and grade.boxed is any(True for _ in boxes(text))
 
@@ -145,7 +146,13 @@ def test_grading_works_off_the_main_thread_and_says_nothing(caplog: pytest.LogCa
         ("3 and 4 make 7.", "7", Grade(True, False, "7")),
         ("it costs $1,234.50", "1234.5", Grade(True, False, "1234.50")),
         ("minus -3", "-3", Grade(True, False, "-3")),
-        ("5-3", "2", Grade(False, False, "-3")),
+        ("5-3", "2", Grade(False, False, "3")),
+        ("x = −3", "-3", Grade(True, False, "−3")),
+        ("it is .5", "0.5", Grade(True, False, ".5")),
+        ("1,00,000 rupees", "100000", Grade(True, False, "100000")),
+        ("so 3/4", "4", Grade(False, False, "3/4")),
+        ("so 3/4", "0.75", Grade(True, False, "3/4")),
+        ("10{,}080", "#### 10,080 m", Grade(True, False, "10080")),
         (r"\boxed{7} of 9", "9", Grade(True, True, "9")),
         ("none", "9", Grade(False, False, None)),
         ("8", None, Grade(None, False, "8")),

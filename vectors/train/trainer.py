@@ -297,7 +297,7 @@ def line(row: Mapping[str, Any], steps: int, left: float) -> str:
     """
     speed = row["generated"] / row["seconds"]
     return (
-        f"step {row['step']}/{steps}  reward {row['reward']:+.2f}  right {row['right']:.2f}  boxed {row['boxed']:.2f}  "
+        f"step {row['step']}/{steps}  reward {row['reward']:+z.2f} right {row['right']:.2f}  boxed {row['boxed']:.2f}  "
         f"ended {row['ended']:.2f}  length {row['tokens']:.1f}  entropy {row['entropy']:.2f}  norm {row['norm']:.2f}  "
         f"gradient {row['gradient_norm']:.2g}  {row['seconds']:.0f} s  {speed:.0f} tokens/s  {left / 60:.0f} min left"
     )
