@@ -11,11 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from interp.errors import UserError
 from interp.paths import CLEAN, STEERED, BlockPaths, clean, steered
 from interp.registry import load, names, offers, unknown
+from interp.settings import Names
 
 STEERED_BLOCK = BlockPaths()
 """Every path sees the vector."""
@@ -51,6 +54,8 @@ _TO = {"-to-mlp": "attn_to_resid", "-to-resid": "attn_to_mlp"}
 def patch(name: str, model: Any) -> BlockPaths:
     """The patch of a name, for a model's numbers of heads; place it with `.at(layer)`.
 
+    Without a model, every number of a head passes: what else is wrong with a name shows before a model is loaded.
+
     Raises:
         UserError: there is no such patch, or the model has no such head.
     """
@@ -71,14 +76,41 @@ def patch(name: str, model: Any) -> BlockPaths:
     return found
 
 
+def _check_patches(patches: tuple[str, ...]) -> tuple[str, ...]:
+    for name in patches:
+        patch(name, None)
+    return patches
+
+
+def _check_families(families: tuple[str, ...]) -> tuple[str, ...]:
+    for name in families:
+        check_family(name)
+    return families
+
+
+Patches = Annotated[Names, AfterValidator(_check_patches)]
+"""Patches by name, as a setting."""
+Families = Annotated[Names, AfterValidator(_check_families)]
+"""Families of patches, as a setting."""
+
+
+def check_family(name: str) -> None:
+    """Raise where there is no family of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in FAMILIES:
+        raise unknown("family of patches", name, list(FAMILIES))
+
+
 def family(name: str, model: Any) -> list[str]:
     """The names of a family, one for each head of a model: "skip-k" gives "skip-k-0", "skip-k-1" ...
 
     Raises:
         UserError: there is no such family.
     """
-    if name not in FAMILIES:
-        raise unknown("family of patches", name, list(FAMILIES))
+    check_family(name)
     return [f"{name}-{head}" for head in range(heads(name, model))]
 
 
@@ -89,7 +121,7 @@ def heads(name: str, model: Any) -> int:
 
 
 def _of_head(name: str, head: int, model: Any) -> BlockPaths:
-    count = heads(name, model)
+    count = head + 1 if model is None else heads(name, model)
     if head >= count:
         raise UserError(f"{model.name} has heads 0 to {count - 1} here", given=f"{name}-{head}")
     kind, _, part = name.partition("-")

@@ -12,6 +12,7 @@ import click
 
 from interp.errors import UserError
 from interp.given import check_paths
+from interp.settings import VERBATIM
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_TASK = "word-problems"
@@ -116,7 +117,7 @@ def _option(name: str, field: Any) -> click.Option:
 def _shown(default: object) -> str:
     if isinstance(default, tuple | list | set | frozenset):
         return ",".join(map(str, default)) or "none"
-    return "none" if default is None else str(default)
+    return "none" if default is None else str(default) or "empty"
 
 
 def _metavar(annotation: Any) -> str:
@@ -125,7 +126,7 @@ def _metavar(annotation: Any) -> str:
         return "|".join(map(str, literals))
     if _is_list(annotation):
         return "A,B,..."
-    kinds = {kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)}
+    kinds = {kind for kind in _members(annotation) if isinstance(kind, type)}
     return "INT" if int in kinds else "NUMBER" if float in kinds else "TEXT"
 
 
@@ -134,9 +135,22 @@ def _value(annotation: Any, text: Any) -> Any:
         return text
     if text.lower() == "none" and type(None) in _members(annotation):
         return None
-    if _is_list(annotation) and text not in _outer_literals(annotation):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text
+    if not _is_list(annotation) or text in _outer_literals(annotation):
+        return text
+    if text.lower() == "none" and text not in _inner(annotation):
+        return []  # of a list, the word by which the help calls an empty one
+    parts = text.split(",")
+    return [part for part in parts if part] if VERBATIM in _inner(annotation) else _stripped(parts)
+
+
+def _stripped(parts: Sequence[str]) -> list[str]:
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _inner(annotation: Any) -> list[Any]:
+    """The arguments of a list's elements: the literals that they may be, or their marks."""
+    elements = [element for member in _members(annotation) for element in get_args(member)]
+    return [part for element in elements for part in get_args(element)]
 
 
 def _members(annotation: Any) -> Sequence[Any]:
