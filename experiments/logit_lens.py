@@ -130,7 +130,7 @@ class LogitLens(Experiment):
     at_most: CountOrZero = 8
     """Generated positions of each problem at which class probabilities are read, drawn at random; 0 = all."""
     tuned: Literal["no", "ridge", "kl"] = "ridge"
-    """Tuned lens for the vectors themselves: no = without, ridge = fitted in closed form, kl = from there trained on KL."""
+    """Tuned lens for the vectors themselves: no = without, ridge = in closed form, kl = from there trained."""
     train_n: Count = 16
     """Training problems for tuned lenses and for the controls' covariance and effect."""
     null_draws: Count = 1000

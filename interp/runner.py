@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from interp.before_loading import check_call, check_shard
 from interp.cell import Cell
 from interp.context import Context, silent
 from interp.declaration import Declaration
@@ -91,6 +92,7 @@ def run_experiment(
     Returns:
         The run; partial if it was interrupted or other shards are missing.
     """
+    check_call(given, memory=memory, shard=shard, completions_from=completions_from)
     ctx = open_context(experiment, given, out=out, memory=memory, progress=progress, scale=scale, foreign=foreign)
     ctx.sources = as_sources(completions_from, ctx.vectors)
     return run_in(ctx, experiment, shard=shard)
@@ -108,7 +110,9 @@ def open_context(
 ) -> Context:
     """What an experiment runs in; arguments as for `run_experiment`."""
     _check_needs(experiment, given)
-    model, task = as_model(given.get("model")), as_task(given.get("task"))
+    check_call(given, out=out, memory=memory)
+    task = as_task(given.get("task"))
+    model = as_model(given.get("model"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
     _check_adapters(experiment, vectors)
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
@@ -131,8 +135,7 @@ def _check_adapters(experiment: Measurable, vectors: Any) -> None:
 
 def run_in(ctx: Context, experiment: Measurable, *, shard: Shard | None = None) -> Run:
     """Run an experiment in a context that is at hand."""
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise UserError("a shard is i/n with 1 <= i <= n", given=f"{shard[0]}/{shard[1]}", works="--shard 1/4")
+    check_shard(shard)
     meta = describe(experiment, ctx)
     ctx.folder = folder = ctx.store.folder(meta)
     name = "run" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"

@@ -15,18 +15,12 @@ from pydantic import (
 )
 
 from interp.errors import UserError
+from interp.limits import HIGHEST_SEED, MOST, VERBATIM
 
 if TYPE_CHECKING:
     from typing import Self  # unresolved at run time, where beartype refuses it outside of a class
 
 Value = TypeVar("Value")
-
-MOST = 1_000_000
-"""A count above it is a slip of the keyboard: no run of so many problems, draws or tokens would end."""
-HIGHEST_SEED = 2**62
-"""Seeds are added to and handed to NumPy and torch, which take neither negative ones nor any of 64 bits."""
-VERBATIM = "verbatim"
-"""Marks texts whose spaces count, such as tokens."""
 
 
 class Settings(BaseModel):

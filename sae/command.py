@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
-from interp.given import as_model, as_task, as_vectors, check_paths, default_vectors
+from interp.before_loading import check_call
+from interp.cli.options import COUNT, POSITIVE, SEED
+from interp.given import as_model, as_task, as_vectors, default_vectors
 
 MODEL = "smollm2-135m-instruct"
 TASK = "word-problems"
@@ -27,22 +29,23 @@ def command() -> None:
 @click.option("--scale", type=click.Choice(SCALES), default="quick", show_default=True, help="Sizes to start from.")
 @click.option("--layer", type=click.IntRange(0), help="Block; two thirds of the depth if not given.")
 @click.option("--of", type=click.Choice(["change", "stream"]), help="DiffSAE, or plain.")
-@click.option("--features", type=click.IntRange(1), help="Width of the dictionary.")
-@click.option("--k", type=click.IntRange(1), help="Active features of a token.")
+@click.option("--features", type=COUNT, help="Width of the dictionary.")
+@click.option("--k", type=COUNT, help="Active features of a token.")
 @click.option("--kind", type=click.Choice(["topk", "batchtopk"]), help="Activation.")
-@click.option("--problems", type=click.IntRange(1), help="Training problems.")
-@click.option("--steps", type=click.IntRange(1), help="Updates.")
-@click.option("--batch", type=click.IntRange(1), help="Tokens of an update.")
-@click.option("--rate", type=float, help="Adam's rate.")
-@click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
+@click.option("--problems", type=COUNT, help="Training problems.")
+@click.option("--steps", type=COUNT, help="Updates.")
+@click.option("--batch", type=COUNT, help="Tokens of an update.")
+@click.option("--rate", type=POSITIVE, help="Adam's rate.")
+@click.option("--seed", type=SEED, help="Of every random draw.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/sae"), show_default=True, help="Folder.")
 def train_command(model: str, vectors: str | None, task: str, scale: str, out: Path, **settings: Any) -> None:
     """Train with sae-lens and report on held-out problems."""
-    check_paths(model=model, vectors=vectors, task=task)
+    check_call({"model": model, "vectors": vectors, "task": task}, out=out)
     from sae.training import TrainSettings, train
 
     chosen = TrainSettings.at(scale, **{name: value for name, value in settings.items() if value is not None})
-    loaded, problems = as_model(model), as_task(task)
+    problems = as_task(task)
+    loaded = as_model(model)
     given = as_vectors(vectors or default_vectors(model), loaded, problems)
     trained = train(loaded, given, problems, chosen, out=out, say=lambda text: click.echo(text, err=True))
     for name, value in trained.report.model_dump().items():
@@ -63,19 +66,20 @@ def train_command(model: str, vectors: str | None, task: str, scale: str, out: P
 @click.option(
     "--metric", type=click.Choice(["kl", "log_prob", "logit_diff"]), default="kl", show_default=True, help="Scalar."
 )
-@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Features to show.")
+@click.option("--top", type=COUNT, default=10, show_default=True, help="Features to show.")
 def attribute_command(
     prompt: str, model: str, vectors: str | None, name: str | None, task: str, metric: str, top: int
 ) -> None:
     """Complete PROMPT greedily under the vectors and show which features the scalar comes from."""
-    check_paths(model=model, vectors=vectors, sae=name)
+    check_call({"model": model, "vectors": vectors, "sae": name, "task": task})
     from interp.sites import Site
     from sae.attribute import Attributor
     from sae.loading import load_for
     from sae.metrics import metrics
     from sae.passes import lay_out, streams
 
-    loaded, problems = as_model(model), as_task(task)
+    problems = as_task(task)
+    loaded = as_model(model)
     given = as_vectors(vectors or default_vectors(model), loaded, problems)
     found = load_for(given, loaded, name)
     asked = problems.prompt(loaded.tokenizer, prompt)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from interp import registry
+from interp.before_loading import check_call
 from interp.cli.options import (
     add,
     foreign_option,
@@ -22,7 +23,7 @@ from interp.cli.options import (
 from interp.cli.suite import Given, Shared, run_all
 from interp.errors import UserError
 from interp.experiment import DEFAULT_SCALE, SCALES
-from interp.given import check_paths, describe_vectors
+from interp.given import describe_vectors
 
 
 @add(model_option(), foreign_option(), task_option(), prompts_option())
@@ -46,7 +47,7 @@ def command(
     """Measure what vectors gain, what they cost and how they act, beside controls: one page."""
     if scale not in SCALES:
         raise UserError("no such scale", given=scale, works=f"use one of {', '.join(SCALES)}")
-    check_paths(vectors=vectors, model=model)
+    check_call({"vectors": vectors, "model": model, "task": task, "prompts": prompts}, out=out, memory=memory)
     entries = registry.load("reports", "audit")()
     if dry_run:
         for entry in entries:

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
-from interp.given import as_model, as_task, as_vectors, check_paths
+from interp.before_loading import check_call
+from interp.cli.options import COUNT, DEFAULT_MODEL, DEFAULT_TASK, SEED, TEMPERATURE
+from interp.files import check_file, regular_file
+from interp.given import as_model, as_task, as_vectors
 
 
 def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,11 +23,11 @@ def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--foreign", is_flag=True, help="Allow vectors of other weights of the same shape."),
         click.option("--task", metavar="T", default=DEFAULT_TASK, show_default=True, help="Task."),
         click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
-        click.option("--n", type=click.IntRange(min=1), default=64, show_default=True, help="Problems."),
-        click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Samples of each."),
-        click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 = greedy."),
-        click.option("--tokens", type=click.IntRange(min=1), help="Longest completion; the task's own by default."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of the random streams."),
+        click.option("--n", type=COUNT, default=64, show_default=True, help="Problems."),
+        click.option("--samples", type=COUNT, default=1, show_default=True, help="Samples of each."),
+        click.option("--temperature", type=TEMPERATURE, default=1.0, show_default=True, help="0 = greedy."),
+        click.option("--tokens", type=COUNT, help="Longest completion; the task's own by default."),
+        click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random streams."),
         click.option("--out", metavar="DIR", default="runs", show_default=True, help="Where completions are kept."),
     ]
     for option in reversed(options):
@@ -43,6 +45,7 @@ def command() -> None:
 @_asked
 def export(file: str, out: str, **asked: Any) -> None:
     """Write a line of JSON for each sample: what was asked, and what was said where it is kept."""
+    check_file(file)
     from interp.completion_file import export as write
 
     model, request, problems = _request(out, **asked)
@@ -61,6 +64,8 @@ def import_(given: str, file: str, out: str, **asked: Any) -> None:
     A line of IN has "problem" (its id) and "text" or "ids", perhaps "ended"; `interp completions export` writes such
     lines without an answer.
     """
+    check_file(file)
+    regular_file(Path(given))
     from interp.completion_file import import_lines
 
     model, request, problems = _request(out, **asked)
@@ -84,7 +89,7 @@ def _request(
     seed: int,
 ) -> tuple[Any, Any, list[str]]:
     """Model, request and the problems' ids."""
-    check_paths(model=model, vectors=vectors, task=task)
+    check_call({"model": model, "vectors": vectors, "task": task}, out=out)
     from interp.context import Context
 
     problems = as_task(task)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK
-from interp.given import as_model, as_sources, as_task, as_vectors, check_paths, plain_name
+from interp.before_loading import check_call
+from interp.cli.options import COUNT, DEFAULT_MODEL, DEFAULT_TASK, POSITIVE, SEED, TEMPERATURE
+from interp.given import as_model, as_sources, as_task, as_vectors, plain_name
 
 
 @click.command("eval")
@@ -18,12 +19,12 @@ from interp.given import as_model, as_sources, as_task, as_vectors, check_paths,
 @click.option("--foreign", is_flag=True, help="Allow vectors of other weights of the same shape.")
 @click.option("--task", metavar="T", default=DEFAULT_TASK, show_default=True, help="Task with answers.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
-@click.option("--n", type=click.IntRange(min=1), default=64, show_default=True, help="Problems.")
-@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Completions of each.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 = greedy.")
-@click.option("--tokens", type=click.IntRange(min=1), help="Longest completion; the task's own by default.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random streams.")
-@click.option("--memory", type=float, metavar="GB", help="Bound on what generation may hold.")
+@click.option("--n", type=COUNT, default=64, show_default=True, help="Problems.")
+@click.option("--samples", type=COUNT, default=1, show_default=True, help="Completions of each.")
+@click.option("--temperature", type=TEMPERATURE, default=1.0, show_default=True, help="0 = greedy.")
+@click.option("--tokens", type=COUNT, help="Longest completion; the task's own by default.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random streams.")
+@click.option("--memory", type=POSITIVE, metavar="GB", help="Bound on what generation may hold.")
 @click.option("--completions-from", multiple=True, metavar="URL|FILE", help="What completes in the model's place.")
 @click.option("--out", metavar="DIR", default="runs", show_default=True, help="Where completions are kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -44,7 +45,8 @@ def command(
     as_json: bool,
 ) -> None:
     """Grade a model's completions, with vectors or without, and give the accuracy with its interval."""
-    check_paths(model=model, vectors=vectors, task=task)
+    given = {"model": model, "vectors": vectors, "task": task}
+    check_call(given, out=out, memory=memory, completions_from=completions_from)
     from interp.context import Context
     from interp.evaluation import evaluate
     from interp.store import Store

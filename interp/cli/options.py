@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping, Sequence
 from collections.abc import Sequence as AbstractSequence
@@ -12,10 +13,32 @@ import click
 
 from interp.errors import UserError
 from interp.given import check_paths
-from interp.settings import VERBATIM
+from interp.limits import HIGHEST_SEED, MOST, VERBATIM
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_TASK = "word-problems"
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; click's own range lets NaN and infinity pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number.
+
+        Raises:
+            click.BadParameter: it is none, not finite, or out of bounds.
+        """
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+COUNT = click.IntRange(1, MOST)
+"""At least one."""
+SEED = click.IntRange(0, HIGHEST_SEED)
+TEMPERATURE = FiniteRange(min=0)
+POSITIVE = FiniteRange(min=0, min_open=True)
 
 _LISTS = (tuple, list, set, frozenset, AbstractSequence)
 
@@ -50,7 +73,7 @@ def prompts_option() -> click.Option:
 
 def memory_option() -> click.Option:
     """--memory."""
-    return click.Option(["--memory"], type=float, metavar="GB", help="Bound on what generation may hold.")
+    return click.Option(["--memory"], type=POSITIVE, metavar="GB", help="Bound on what generation may hold.")
 
 
 def completions_option() -> click.Option:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from interp import registry
-from interp.cli.options import DEFAULT_MODEL
-from interp.given import check_paths
+from interp.before_loading import check_call
+from interp.cli.options import DEFAULT_MODEL, SEED
+from interp.errors import UserError
+from interp.files import check_out
 
 
 @click.group("vectors")
@@ -20,10 +24,10 @@ def command() -> None:
 @click.option("--to", "to", metavar="FORMAT", help="Format to write (see `interp list formats`); from OUT's suffix.")
 @click.option("--rows", type=click.Choice(["blocks", "embeddings-first"]), help="What row 0 of L + 1 rows is.")
 @click.option("--trained", type=click.Choice(["together", "apart"]), help="How vectors without a card were trained.")
-@click.option("--seed", type=int, help="Which run of a folder that holds several.")
+@click.option("--seed", type=SEED, help="Which run of a folder that holds several.")
 def convert(source: str, target: str, to: str | None, rows: str | None, trained: str | None, seed: int | None) -> None:
     """Read vectors in any known format and write them in another."""
-    check_paths(vectors=source)
+    check_call({"vectors": source})
     chosen = to or _by_suffix(target)
     if chosen not in registry.names("formats"):
         raise registry.unknown("format", chosen, registry.names("formats"))
@@ -42,7 +46,7 @@ def _by_suffix(target: str) -> str:
 @click.option("--public", is_flag=True, help="Whoever likes may see a repository that is made here.")
 def push(vectors: str, repository: str, public: bool) -> None:
     """Upload vectors and their card to the Hugging Face hub; `hf://USER/NAME` loads them."""
-    check_paths(vectors=vectors)
+    check_call({"vectors": vectors})
     click.echo(registry.load("vectors", "load")(vectors).push(repository, private=not public))
 
 
@@ -54,6 +58,9 @@ def push(vectors: str, repository: str, public: bool) -> None:
 @click.option("--together", is_flag=True, help="Bake in all layers of vectors that were trained apart.")
 def bake(vectors: str, out: str, model: str, foreign: bool, together: bool) -> None:
     """Write a plain Hugging Face checkpoint with the vectors inside, for any engine."""
-    check_paths(vectors=vectors, model=model)
+    check_call({"vectors": vectors, "model": model})
+    if Path(out).exists():
+        raise UserError("this folder exists", given=out, works="name a new one")
+    check_out(out)
     loaded = registry.load("vectors", "load")(vectors)
     click.echo(registry.load("vectors", "bake")(loaded.together() if together else loaded, model, out, foreign=foreign))

@@ -1,0 +1,89 @@
+"""What can be told about a call before its model is loaded, which costs seconds to minutes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from interp.errors import UserError
+from interp.files import check_out
+from interp.given import HUB, check_paths, is_path
+
+
+def check_call(
+    given: Mapping[str, Any],
+    *,
+    out: str | Path | None = None,
+    memory: float | None = None,
+    shard: tuple[int, int] | None = None,
+    completions_from: Sequence[str] = (),
+) -> None:
+    """Raise for whatever is wrong with a call and does not depend on the model.
+
+    Args:
+        given: "model", "vectors", "task" and the like: names and paths are checked, objects pass.
+        out: folder that results go to.
+        memory: bound in GB.
+        shard: (i, count).
+        completions_from: servers and files.
+
+    Raises:
+        UserError: something is wrong.
+    """
+    check_paths(**{name: str(one) for name, one in given.items() if isinstance(one, str | Path)})
+    check_memory(memory)
+    check_shard(shard)
+    check_sources(completions_from)
+    if out is not None:
+        check_out(out)
+    check_vectors(given.get("vectors"))
+
+
+def check_memory(memory: float | None) -> None:
+    """Raise where a bound on memory is no positive number.
+
+    Raises:
+        UserError: it is none.
+    """
+    if memory is not None and not (math.isfinite(memory) and memory > 0):
+        raise UserError("a bound on memory is a positive number of GB", given=memory, works="--memory 4")
+
+
+def check_shard(shard: tuple[int, int] | None) -> None:
+    """Raise where a shard is no pair (i, count) with 1 <= i <= count.
+
+    Raises:
+        UserError: it is none.
+    """
+    if shard is not None and not 1 <= shard[0] <= shard[1]:
+        raise UserError("a shard is i/n with 1 <= i <= n", given=f"{shard[0]}/{shard[1]}", works="--shard 1/4")
+
+
+def check_vectors(vectors: Any) -> None:
+    """Raise where vectors are named by an alias that does not exist.
+
+    Raises:
+        UserError: there is no such alias, seed or layer.
+    """
+    from interp.registry import load, offers
+
+    if not isinstance(vectors, str) or is_path(vectors) or vectors.startswith(HUB) or offers("vectors", vectors):
+        return
+    if not Path(vectors).expanduser().exists():
+        load("vectors", "intervention")(vectors)  # reads a small file of this installation, or says what exists
+
+
+def check_sources(completions_from: Sequence[str]) -> None:
+    """Raise where a file of completions cannot be read.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
+    files = [one for one in completions_from if not one.removeprefix("base=").startswith(("http://", "https://"))]
+    if files:
+        from interp.completion_file import FileSource
+
+        for one in files:
+            FileSource.read(Path(one).expanduser())
