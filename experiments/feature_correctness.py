@@ -36,7 +36,7 @@ from interp.settings import Count, Share
 from interp.summaries import Verdict
 from interp.tasks.task import Problem
 from sae import Ablate, Dictionary
-from sae.loading import load_for
+from sae.loading import SaeName, load_for
 
 
 class FeatureCorrectness(Experiment):
@@ -105,7 +105,7 @@ class FeatureCorrectness(Experiment):
     """Problems to choose on, and as many to report on."""
     samples: Count = 8
     """Completions of each of them, at temperature 1."""
-    sae: str | None = None
+    sae: SaeName | None = None
     """Autoencoder: alias, folder or release:id; what comes with the package for the vectors if none."""
     permutations: Count = 1000
     """Permutations of labels within problem behind a p-value."""

@@ -27,7 +27,7 @@ from interp.sites import Site
 from interp.summaries import Interval, Verdict, control_range, verdict
 from sae import Dictionary, Principal
 from sae.attribute import Attributor, Metric
-from sae.loading import load_for
+from sae.loading import SaeName, load_for
 from sae.metrics import metrics
 from sae.passes import described, lay_out, streams
 from sae.report import Report
@@ -97,7 +97,7 @@ class SaeAttribution(Experiment):
 
     n: Count = 12
     """Number of problems, one completion each."""
-    sae: str | None = None
+    sae: SaeName | None = None
     """Autoencoder: alias, folder or release:id; what comes with the package for the vectors if none."""
     at_most: CountOrZero = 0
     """Features of a text that are ablated, half of them the largest attributions, half drawn at random; 0 = all."""

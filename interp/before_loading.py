@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
-from interp.files import check_out
-from interp.given import HUB, check_paths, is_path
+from interp.files import as_path, check_out, exists
+from interp.given import HUB, check_paths
 
 
 def check_call(
@@ -62,16 +62,17 @@ def check_shard(shard: tuple[int, int] | None) -> None:
 
 
 def check_vectors(vectors: Any) -> None:
-    """Raise where vectors are named by an alias that does not exist.
+    """Raise where vectors are named by an alias that does not exist, or by a path that holds none.
 
     Raises:
-        UserError: there is no such alias, seed or layer.
+        UserError: there is no such alias, seed or layer, or no known format.
     """
-    from interp.registry import load, offers
+    from interp.registry import load, load_all, offers
 
-    if not isinstance(vectors, str) or is_path(vectors) or vectors.startswith(HUB) or offers("vectors", vectors):
+    if not isinstance(vectors, str) or vectors.startswith(HUB) or offers("vectors", vectors):
         return
-    if not Path(vectors).expanduser().exists():
+    path = as_path(vectors)
+    if not exists(path) or not any(one.matches(path) for one in load_all("formats").values()):
         load("vectors", "intervention")(vectors)  # reads a small file of this installation, or says what exists
 
 
@@ -86,4 +87,4 @@ def check_sources(completions_from: Sequence[str]) -> None:
         from interp.completion_file import FileSource
 
         for one in files:
-            FileSource.read(Path(one).expanduser())
+            FileSource.read(as_path(one))

@@ -133,8 +133,8 @@ def check_out(folder: str | Path) -> None:
             _try_folder(path)
         elif not path.is_dir():
             raise DiskError(f"cannot write {path}: it is no folder", works=_ELSEWHERE)
-        elif not os.access(path, os.W_OK | os.X_OK) and not any(path.glob("**/run.json")):
-            raise DiskError(f"cannot write {path}: permission denied", works=_ELSEWHERE)
+        elif not any(path.glob("*/*/run.json")):
+            _try_folder(path / f".{os.getpid()}.probe")
 
 
 def _try_folder(path: Path) -> None:
@@ -183,13 +183,33 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def as_path(text: str | Path) -> Path:
+    """Return the path that a text names, `~` resolved.
+
+    Raises:
+        UserError: it is of the home of a user who does not exist.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError("this home folder is not known", given=text, works="write the whole path") from None
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path exists; a name that no file system could hold does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def regular_file(path: Path) -> Path:
     """The path, if it is a regular file (a pipe or device would block or never end).
 
     Raises:
         UserError: it is missing or something else.
     """
-    if not path.exists():
+    if not exists(path):
         raise UserError("no such file", given=path)
     if not path.is_file():
         raise UserError("not a regular file", given=path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.files import as_path, exists
 
 _FILE_SUFFIXES = {
     ".npy", ".npz", ".safetensors", ".pt", ".pth", ".bin", ".gguf", ".json", ".jsonl", ".svec", ".csv", ".txt", ".pkl"
@@ -37,7 +39,9 @@ def check_paths(**given: str | None) -> None:
         UserError: it can only be a path, and nothing is there.
     """
     for option, value in given.items():
-        if value and is_path(value) and not _file_of(value).exists():
+        if value is not None and not value.strip():
+            raise UserError(f"--{option} is empty", works="give a name or a path, or leave it out")
+        if value and is_path(value) and not exists(_file_of(value)):
             works = f"give --{option} an existing path, or an alias from `interp list`"
             raise UserError("no such file or folder", given=value, works=works)
 
@@ -51,7 +55,7 @@ def is_path(value: str) -> bool:
 
 def _file_of(value: str) -> Path:
     """The path in `path` or in `path/to/file.py:Name`."""
-    return Path(value.rpartition(":")[0] if ".py:" in value else value).expanduser()
+    return as_path(value.rpartition(":")[0] if ".py:" in value else value)
 
 
 def as_model(given: Any) -> Any:
@@ -133,7 +137,7 @@ def as_sources(given: Sequence[str], vectors: Any) -> tuple[Any, ...]:
     for one in given:
         base, url = one.startswith("base="), one.removeprefix("base=")
         if not url.startswith(("http://", "https://")):
-            sources.append(FileSource.read(Path(one).expanduser()))
+            sources.append(FileSource.read(as_path(one)))
             continue
         edits = () if base or vectors is None else vectors.edits()
         sources.append(ServerSource(url, tuple(edit.digest for edit in edits)))
@@ -176,7 +180,7 @@ def describe_task(task: Any) -> dict[str, Any] | None:
 
 def plain_name(name: str) -> str:
     """A name without the folders of this machine: of an absolute path only its last part."""
-    return Path(name).name if Path(name).expanduser().is_absolute() else name
+    return Path(name).name if os.path.isabs(os.path.expanduser(name)) else name  # noqa: PTH111, PTH117 - never raises
 
 
 def as_json(value: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from interp import registry
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.files import as_path
 from interp.given import is_path
 from interp.run import Run
 from interp.store import RunRecord
@@ -98,4 +99,4 @@ def _absolute(value: str) -> str:
     if not is_path(value):
         return value
     path, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
-    return f"{Path(path).expanduser().resolve()}{colon}{name}"
+    return f"{as_path(path).resolve()}{colon}{name}"

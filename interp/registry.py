@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.files import exists
 from interp.origin import module_file, problem_of
 
 GROUPS = (
@@ -142,7 +143,7 @@ def load_file(path: Path, name: str) -> Any:
     Raises:
         UserError: there is no such file, it fails when run, or it defines no such name.
     """
-    if not path.is_file():
+    if not exists(path) or not path.is_file():
         raise UserError("no such file", given=path, works="give path/to/file.py:Name")
     module_name = f"_interp_file_{path.stem}_{sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     if module_name not in sys.modules:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -37,8 +36,8 @@ def command() -> None:
 @click.option("--batch", type=COUNT, help="Tokens of an update.")
 @click.option("--rate", type=POSITIVE, help="Adam's rate.")
 @click.option("--seed", type=SEED, help="Of every random draw.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/sae"), show_default=True, help="Folder.")
-def train_command(model: str, vectors: str | None, task: str, scale: str, out: Path, **settings: Any) -> None:
+@click.option("--out", metavar="DIR", default="runs/sae", show_default=True, help="Folder.")
+def train_command(model: str, vectors: str | None, task: str, scale: str, out: str, **settings: Any) -> None:
     """Train with sae-lens and report on held-out problems."""
     check_call({"model": model, "vectors": vectors, "task": task}, out=out)
     from sae.training import TrainSettings, train
@@ -72,6 +71,10 @@ def attribute_command(
 ) -> None:
     """Complete PROMPT greedily under the vectors and show which features the scalar comes from."""
     check_call({"model": model, "vectors": vectors, "sae": name, "task": task})
+    from sae.loading import check_name
+
+    if name is not None:
+        check_name(name)
     from interp.sites import Site
     from sae.attribute import Attributor
     from sae.loading import load_for

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from interp.errors import UserError
+from interp.files import as_path, exists
 from interp.given import HUB, as_model
 from vectors.adaptive import AdaptiveVectors
 from vectors.catalogue import PRETRAINED, Choice, find, list_pretrained
@@ -79,7 +80,7 @@ def load_intervention(source: str | Path, *, model: Any = None, foreign: bool = 
 def _adapter_folder(source: str | Path) -> Path | None:
     """The PEFT folder that an alias or a path stands for."""
     known = isinstance(source, str) and _is_alias(source)
-    path = dict(find(str(source), PRETRAINED).found.files).get(-1) if known else Path(source).expanduser()
+    path = dict(find(str(source), PRETRAINED).found.files).get(-1) if known else as_path(source)
     return path if path is not None and matches(path) else None
 
 
@@ -100,6 +101,8 @@ def convert(
     Raises:
         UserError: the format cannot be written, or cannot hold these vectors.
     """
+    if not Path(target).name:
+        raise UserError("this is no name of a file", given=repr(str(target)), works="such as vectors.safetensors")
     chosen = find_format(to)
     if chosen.write is None:
         works = ", ".join(one.name for one in formats() if one.write is not None)
@@ -114,8 +117,8 @@ def _load(source: str | Path, options: Options) -> Vectors:
         return read(pull(source), options)
     if _is_alias(source):
         return load_choice(find(source, PRETRAINED))
-    path = Path(source).expanduser()
-    if path.exists() or source.startswith((".", "/", "~")) or path.suffix in (".safetensors", ".npy", ".gguf"):
+    path = as_path(source)
+    if exists(path) or source.startswith((".", "/", "~")) or path.suffix in (".safetensors", ".npy", ".gguf"):
         return read(path, options)
     return load_choice(find(source, PRETRAINED))
 

@@ -11,7 +11,8 @@ import click
 
 from interp.before_loading import check_call
 from interp.cli.options import COUNT, DEFAULT_MODEL, DEFAULT_TASK, SEED, TEMPERATURE
-from interp.files import check_file, regular_file
+from interp.errors import UserError
+from interp.files import check_file
 from interp.given import as_model, as_task, as_vectors
 
 
@@ -65,8 +66,10 @@ def import_(given: str, file: str, out: str, **asked: Any) -> None:
     lines without an answer.
     """
     check_file(file)
-    regular_file(Path(given))
-    from interp.completion_file import import_lines
+    from interp.completion_file import import_lines, read_lines
+
+    if not any({"text", "ids"} & line.keys() for line in read_lines(Path(given))):
+        raise UserError("this file holds no completions", given=given, works='lines with "problem" and "text"')
 
     model, request, problems = _request(out, **asked)
     count = import_lines(model, request, problems, Path(given), Path(file))

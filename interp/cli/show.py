@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from interp.errors import UserError
+from interp.files import exists
 from interp.origin import module_file
 from interp.store import RunRecord, Store
 
@@ -22,7 +23,7 @@ def find_run(text: str, out: str) -> RunRecord:
     Raises:
         UserError: there is none, or several keys start so.
     """
-    if Path(text).exists():
+    if text and exists(Path(text)):
         return RunRecord.read(text)
     hits = [record for record in Store(Path(out)).records() if record.path.name.startswith(text)]
     if len(hits) == 1:
@@ -45,8 +46,10 @@ def stale(record: RunRecord) -> bool:
 @click.option("--out", metavar="DIR", default="runs", show_default=True, help="Folder of runs, for a key.")
 def show(what: str, out: str) -> None:
     """Show the card and the table of a run, or the card of vectors."""
+    if not what.strip():
+        raise UserError("this name is empty", works="give a run's folder or key, or vectors")
     path = Path(what)
-    if path.name == "run.json" or (path / "run.json").is_file() or Store(Path(out)).has(what):
+    if path.name == "run.json" or exists(path / "run.json") or Store(Path(out)).has(what):
         _show_run(find_run(what, out))
     else:
         _show_vectors(what)

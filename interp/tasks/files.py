@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from interp.errors import UserError
+from interp.files import as_path, regular_file
 from interp.grading import LastBox, Scorer
 from interp.tasks.task import SPLITS, Problem, Task
 
@@ -34,7 +35,7 @@ def from_jsonl(path: str | Path, *, scorer: Scorer | None = None, max_new_tokens
     Raises:
         UserError: the file is missing, empty or has a wrong line; the message names the line.
     """
-    file = Path(path).expanduser()
+    file = as_path(path)
     seen: set[str] = set()
     problems = [
         _problem(_json(line, file, number), file, number, seen)
@@ -52,7 +53,7 @@ def from_prompts(path: str | Path, *, max_new_tokens: int = 512) -> Task:
     Raises:
         UserError: the file is missing or empty, or has a wrong line.
     """
-    file = Path(path).expanduser()
+    file = as_path(path)
     if file.suffix == ".jsonl":
         return from_jsonl(file, max_new_tokens=max_new_tokens)
     prompts = [line.strip() for line in _lines(file) if line.strip()]
@@ -109,7 +110,7 @@ def _task(name: str, problems: Sequence[Problem], scorer: Scorer | None, max_new
 def _lines(file: Path) -> list[str]:
     try:
         # not splitlines(): JSON strings may hold U+2028 as it is
-        return file.read_text(encoding="utf-8-sig").split("\n")
+        return regular_file(file).read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError:
         raise UserError("this file is not UTF-8 text", given=file) from None
     except OSError as error:

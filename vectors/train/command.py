@@ -43,22 +43,20 @@ DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
     type=DTYPE,
     help="Of the weights; the checkpoint's own if not given.",
 )
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
-@click.option(
-    "--install", type=click.Path(path_type=Path), help="Folder that gets finished sets; with a plan, the shipped set's."
-)
-def command(model: str, task: str, plan: str | None, install: Path | None, resume: bool, **options: Any) -> None:
+@click.option("--out", metavar="DIR", default="runs", show_default=True, help="Folder of runs.")
+@click.option("--install", metavar="DIR", help="Folder that gets finished sets; with a plan, the shipped set's.")
+def command(model: str, task: str, plan: str | None, install: str | None, resume: bool, **options: Any) -> None:
     """Train steering vectors, adapters or all weights with RLOO."""
     dtype, out, layers = options.pop("dtype"), options.pop("out"), options.pop("layers")
     if plan is None:
         chosen = _settings(layers, options)
-        runner = _Runner(model, task, dtype, out, install)
+        runner = _Runner(model, task, dtype, Path(out), Path(install) if install else None)
         for settings in runner.in_turn(chosen) if layers == "each" else [chosen]:
             runner.train(settings, resume=resume)
         return
     if (model, task) != (EMBEDDED_MODEL, EMBEDDED_TASK):
         raise UserError("the plan is for the embedded model and its task", given=f"{model}, {task}")
-    _Runner(model, task, dtype, out, install or PRETRAINED / model).share(embedded_plan())
+    _Runner(model, task, dtype, Path(out), Path(install) if install else PRETRAINED / model).share(embedded_plan())
 
 
 def _settings(layers: str, options: dict[str, Any]) -> TrainSettings:
