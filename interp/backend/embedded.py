@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from interp.backend.downloads import check_digest, hub_folder
 from interp.errors import UserError
-from interp.files import as_path, disk_errors
+from interp.files import as_path, disk_errors, exists
 from interp.gguf_header import Header, read_header
 from interp.registry import load, names, rows
 
@@ -266,7 +266,7 @@ def folder_of(source: str | Path, dtype: str = "float32") -> Path:
         return embedded_folder(name)
     if path.suffix == ".gguf":
         return gguf_folder(path, dtype)
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError("this folder holds no Hugging Face model", given=name, works="it needs a config.json")
         return path

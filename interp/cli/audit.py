@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,10 @@ def command(
     check_call({"vectors": vectors, "model": model, "task": task, "prompts": prompts}, out=out, memory=memory)
     entries = registry.load("reports", "audit")()
     if dry_run:
+        named = {"model": model, "vectors": vectors, "task": task, "prompts": prompts}
+        flags = shlex.join(f"--{name}={value}" for name, value in named.items() if value is not None)
         for entry in entries:
-            click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale}")
+            click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale} {flags}")
         return 0
     given = Given(model, vectors, Path(out), scale, task, prompts, foreign, memory, jobs)
     about = _about(Shared(given), vectors)

@@ -74,7 +74,10 @@ def command(
     check_call(named, out=out, memory=memory)
     entries = [_with(entry, n, sae) for entry in chosen(figures)]
     if dry_run:
-        click.echo(table(entries, known, scale, machine=gpu or known.machine, tokens=tokens, vectors=vectors))
+        from interp.planned_model import planned
+
+        about = planned(known, model, task)
+        click.echo(table(entries, about, scale, machine=gpu or known.machine, tokens=tokens, vectors=vectors))
         return 0
     special = {str(name): adapters for name in ADAPTER_EXPERIMENTS} if adapters else dict[str, str]()
     source, problems = model or known.model, task or known.task
