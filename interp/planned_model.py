@@ -1,10 +1,10 @@
-"""The model that a plan is about: its shape from its config, and its prompts from its tokenizer; weights are not read."""
+"""The model that a plan is about: shape from its config, prompts from its tokenizer, without its weights."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from os.path import commonprefix
+from itertools import takewhile
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -48,9 +48,15 @@ def _measured(profile: Profile, tokenizer: Any, name: str) -> Profile:
     task: Any = as_task(name)
     problems = task.problems("test")
     ids = [task.prompt(tokenizer, problem).ids for problem in problems[:PROMPTS]]
-    prompt = max(1, round(fmean(map(len, ids)) - (len(commonprefix(ids)) if len(ids) > 1 else 0)))
+    prompt = max(1, round(fmean(map(len, ids)) - _shared(ids)))
     longest = int(task.max_new_tokens)
     return replace(profile, task=name, prompt=prompt, length=longest, longest=longest, problems=len(problems))
+
+
+def _shared(rows: Sequence[Sequence[int]]) -> int:
+    """Tokens that all rows begin with; a single row shares nothing."""
+    same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*rows, strict=False))
+    return len(list(same)) if len(rows) > 1 else 0
 
 
 def shape_of(config: Any) -> Shape:
@@ -89,7 +95,7 @@ def _first(config: Any, *names: str, default: int | None = None) -> int:
 
 def _config_and_tokenizer(name: str) -> tuple[Any, Any]:
     """Of a model by name, without its weights."""
-    from interp.backend.embedded import EMBEDDED, embedded_folder, resolve_alias
+    from interp.backend.embedded import EMBEDDED, embedded_folder, folder_of, resolve_alias
 
     source: Any = resolve_alias(name)
     if not isinstance(source, str | Path):
@@ -99,6 +105,8 @@ def _config_and_tokenizer(name: str) -> tuple[Any, Any]:
     path = as_path(source)
     if path.suffix == ".gguf":
         return _read(path.parent, name, gguf_file=path.name)
+    if not exists(path) and "/" not in str(source):
+        folder_of(source)  # says which names there are
     return _read(path if exists(path) else str(source), name, local_files_only=exists(path))
 
 
@@ -111,9 +119,8 @@ def _read(source: str | Path, name: str, **options: Any) -> tuple[Any, Any]:
     except Exception as error:  # transformers, tokenizers and the hub raise a dozen classes
         reason = _shortened(str(error).strip().splitlines() or [type(error).__name__])
         works = "a local folder with config.json and a tokenizer, a .gguf file, or `interp fetch` first"
-        raise UserError(
-            f"the config or the tokenizer of this model cannot be read: {reason}", given=name, works=works
-        ) from error
+        what = f"the config or the tokenizer of this model cannot be read: {reason}"
+        raise UserError(what, given=name, works=works) from error
 
 
 def _shortened(lines: Sequence[str]) -> str:

@@ -126,7 +126,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _notes(profile: Profile, device: Machine, machine: str, length: int, memory: float) -> list[str]:
     said = [
-        f"on {plain_name(profile.model)} ({_parameters(profile)}), {plain_name(profile.task)}: completions of {length} tokens (--tokens), without set-up and grading",
+        f"on {plain_name(profile.model)} ({_parameters(profile)}), {plain_name(profile.task)}: completions of {length} "
+        "tokens (--tokens), without set-up and grading",
         f"hours on one {machine} (--gpu): {device.memory_gb:g} GB, {device.bandwidth:g} GB/s and {device.teraflops:g} "
         f"TFLOP/s, if {device.part:.0%} of these are reached; derived, not measured",
         "completions that entries share are counted in each, and made once",
