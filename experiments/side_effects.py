@@ -12,6 +12,7 @@ from statistics import fmean
 from typing import Any, ClassVar
 
 import pandas as pd
+from pydantic import field_validator
 
 from experiments.controls import Acting, SetControls, acting, draw_controls, training_texts
 from experiments.graded import COLUMNS, Condition, answers, references, summarise
@@ -121,10 +122,15 @@ class SideEffects(Experiment):
     few_shot: bool = True
     """Measure the base at the vectors' entropy, and with 1, 3 and 5 worked examples."""
 
+    @field_validator("doses")
+    @classmethod
+    def _holds_the_trained_scale(cls, doses: tuple[float, ...]) -> tuple[float, ...]:
+        if 1.0 not in doses:
+            raise UserError("the doses must hold 1, the trained scale", given=", ".join(map(str, doses)))
+        return doses
+
     def cells(self, ctx: Context) -> list[Cell]:  # noqa: ARG002
         """Texts that are read, questions that are answered, problems that are solved."""
-        if 1.0 not in self.doses:
-            raise UserError("the doses must hold 1, the trained scale", given=self.doses)
         return [Cell.at(part=name) for name in ("texts", "off-task", "accuracy")]
 
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:
