@@ -22,24 +22,6 @@ NAMES = registry.names("experiments")
 HOSTILE = (
     "", " ", "-1", "-0.5", "0", "nan", "inf", "-inf", "1e309", "9" * 30, "x", "1,1", "1,x", "nan,1", ",", "none", "None"
 )  # fmt: skip
-    "",
-    " ",
-    "-1",
-    "-0.5",
-    "0",
-    "nan",
-    "inf",
-    "-inf",
-    "1e309",
-    "9" * 30,
-    "x",
-    "1,1",
-    "1,x",
-    "nan,1",
-    ",",
-    "none",
-    "None",
-)
 
 
 def experiment(name: str) -> type[Experiment]:
