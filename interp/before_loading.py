@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp.arguments import check_number, shown
 from interp.errors import UserError
 from interp.files import as_path, check_out, exists
 from interp.given import HUB, check_paths
@@ -47,8 +47,8 @@ def check_memory(memory: float | None) -> None:
     Raises:
         UserError: it is none.
     """
-    if memory is not None and not (math.isfinite(memory) and memory > 0):
-        raise UserError("a bound on memory is a positive number of GB", given=memory, works="--memory 4")
+    if memory is not None:
+        check_number("a bound on memory, in GB,", memory, least=1e-6)
 
 
 def check_shard(shard: tuple[int, int] | None) -> None:
@@ -57,8 +57,12 @@ def check_shard(shard: tuple[int, int] | None) -> None:
     Raises:
         UserError: it is none.
     """
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise UserError("a shard is i/n with 1 <= i <= n", given=f"{shard[0]}/{shard[1]}", works="--shard 1/4")
+    if shard is None:
+        return
+    pair = isinstance(shard, tuple | list) and len(shard) == 2 and all(isinstance(one, int) for one in shard)
+    if not pair or not 1 <= shard[0] <= shard[1]:
+        given = f"{shard[0]}/{shard[1]}" if pair else shown(shard)
+        raise UserError("a shard is i/n with 1 <= i <= n", given=given, works="--shard 1/4")
 
 
 def check_vectors(vectors: Any) -> None:

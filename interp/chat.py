@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+from interp.arguments import check_items
 from interp.errors import UserError
 from interp.prompts import Prompt
 
@@ -74,6 +75,10 @@ def render(
     Raises:
         UserError: roles are unknown or out of order, or two system messages are given.
     """
+    if not isinstance(turns, str):
+        check_items(
+            "a conversation", turns, lambda one: isinstance(one, Mapping), '[{"role": "user", "content": "Hi"}]'
+        )
     pieces, prefill = _pieces(turns, system, example)
     if tokenizer.chat_template is None:
         return _tokenise(tokenizer, *_plain(pieces, prefill), special=True)

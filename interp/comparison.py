@@ -8,10 +8,12 @@ from typing import Any
 
 import torch
 
+from interp.arguments import check_items, shown
 from interp.backend.weights import Hooked
 from interp.batch import Batch
 from interp.chat import Turns
 from interp.edits import Edit, Intervention
+from interp.errors import UserError
 from interp.markup import text
 from interp.model import Model
 from interp.prompts import Prompt
@@ -92,6 +94,8 @@ def compare(
         temperature: 0 = greedy; otherwise all interventions share one random stream.
         seed: of that stream.
     """
+    if not isinstance(interventions, Mapping):
+        raise UserError("interventions are named", given=shown(interventions), works='{"base": None, "v": v}')
     model = Model.of(model)
     rendered = prompt if isinstance(prompt, Prompt) else model.prompt(prompt, system)
     said: list[Said] = []
@@ -119,7 +123,11 @@ def edits_of(intervention: Any) -> tuple[Edit, ...]:
     """The edits of an Intervention, of a sequence of edits, or of None."""
     if intervention is None:
         return ()
-    return tuple(intervention.edits() if isinstance(intervention, Intervention) else intervention)
+    if isinstance(intervention, Intervention):
+        return tuple(intervention.edits())
+    fits = lambda one: hasattr(one, "sites") or hasattr(one, "at")  # noqa: E731
+    check_items("an intervention", intervention, fits, "steering vectors, [Add(site, v)] or None")
+    return tuple(intervention)
 
 
 def _kl(model: Model, batch: Batch, edits: tuple[Edit, ...]) -> tuple[float, ...]:

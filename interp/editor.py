@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.arguments import check_items
 from interp.backend.engine import Engine
 from interp.backend.hook_path import HookPath
 from interp.backend.routes import Routes
@@ -258,9 +259,20 @@ def _no_text(token: int) -> str:
     return str(token)
 
 
+def check_edits(edits: Edits) -> None:
+    """Raise where something else is among the edits.
+
+    Raises:
+        UserError: it is.
+    """
+    if not isinstance(edits, PerRow):
+        check_items("edits", edits, lambda one: isinstance(one, BlockPaths) or hasattr(one, "sites"), "[Add(site, v)]")
+
+
 def _entries(edits: Edits, n_rows: int) -> list[_Entry]:
     """One entry for each edit; with per_row, one for each distinct edit, in an order that keeps every row's own."""
     if not isinstance(edits, PerRow):
+        check_edits(edits)
         return [_Entry(edit, None, n_rows) for edit in edits]
     if len(edits.rows) != n_rows:
         raise UserError(f"per_row needs one sequence of edits for each of the {n_rows} rows", given=len(edits.rows))

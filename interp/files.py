@@ -126,6 +126,8 @@ def check_out(folder: str | Path) -> None:
     Raises:
         DiskError: a part of the path is a file, or the file system refuses.
     """
+    if not isinstance(folder, str | os.PathLike):
+        raise DiskError("this is no path of a folder", given=type(folder).__name__)
     path = Path(folder)
     _check_characters(path)
     with disk_errors(path):

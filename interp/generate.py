@@ -12,11 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.arguments import check_items, check_sampling
 from interp.backend.cache import Cache
 from interp.backend.hook_path import HookPath
 from interp.completions import Completion, Completions
 from interp.digest import digest
-from interp.editor import Editor, row_groups
+from interp.editor import Editor, check_edits, row_groups
 from interp.edits import Edits, Patch, PerRow
 from interp.errors import UserError
 from interp.memory import halved
@@ -77,9 +78,7 @@ class Sampling:
     memory_gb: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1 or self.samples < 1 or self.temperature < 0:
-            given = f"{self.max_new_tokens} tokens, {self.samples} samples, temperature {self.temperature}"
-            raise UserError("sampling needs >= 1 token, >= 1 sample and a temperature >= 0", given=given)
+        check_sampling(self.max_new_tokens, self.samples, self.temperature, self.seed)
 
 
 @dataclass
@@ -95,9 +94,11 @@ class _Row:
 
 def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: Sampling) -> Completions:
     """Complete every prompt; see `Model.generate`."""
+    check_items("prompts", prompts, lambda one: isinstance(one, Prompt), "[model.prompt(text)]")
     keys = sampling.keys or [digest(prompt.ids) for prompt in prompts]
     if len(keys) != len(prompts):
         raise UserError(f"{len(prompts)} prompts need as many keys", given=len(keys))
+    check_edits(edits)
     patches = [edit for edit in _all(edits) if isinstance(edit, Patch) and edit.positions.generated != "none"]
     if patches:
         raise UserError("a patch has no values for tokens not yet generated", works='Positions(generated="none")')

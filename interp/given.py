@@ -11,6 +11,7 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.arguments import shown
 from interp.errors import UserError
 from interp.files import as_path, exists
 
@@ -71,7 +72,9 @@ def as_model(given: Any) -> Any:
 def as_task(given: Any) -> Any:
     """A Task from a Task, an alias or a path."""
     if not isinstance(given, str | Path):
-        return given
+        if given is None or hasattr(given, "problems"):
+            return given
+        raise UserError("this is no task", given=shown(given), works="a Task, an alias or a path")
     from interp.tasks import load_task
 
     return load_task(str(given))
@@ -90,7 +93,9 @@ def as_vectors(
         keep: folder that keeps computed vectors for the next time.
     """
     if not isinstance(given, str | Path):
-        return given
+        if given is None or hasattr(given, "edits"):
+            return given
+        raise UserError("these are no vectors", given=shown(given), works="steering vectors, an alias or a path")
     from interp.registry import load, offers
 
     if offers("vectors", str(given)) and str(given) not in RESERVED:

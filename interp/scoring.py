@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.arguments import check_items
 from interp.batch import Batch
 from interp.distributions import blocks, log_probs
 from interp.edits import Edits
@@ -89,6 +90,7 @@ def following(batch: Batch) -> Int[Tensor, "batch pos"]:
 
 def chosen_readouts(readouts: Sequence[str | Readout]) -> list[Readout]:
     """Readouts, those given by name with their default settings."""
+    check_items("readouts", readouts, lambda one: isinstance(one, str) or hasattr(one, "columns"), '["kl", "entropy"]')
     return [readout(one) if isinstance(one, str) else one for one in readouts]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from interp.arguments import shown
 from interp.errors import UserError
 from interp.files import as_path, exists
 from interp.given import HUB, as_model
@@ -81,7 +82,7 @@ def _adapter_folder(source: str | Path) -> Path | None:
     """The PEFT folder that an alias or a path stands for."""
     known = isinstance(source, str) and _is_alias(source)
     path = dict(find(str(source), PRETRAINED).found.files).get(-1) if known else as_path(source)
-    return path if path is not None and matches(path) else None
+    return path if path is not None and exists(path) and matches(path) else None
 
 
 def convert(
@@ -111,6 +112,8 @@ def convert(
 
 
 def _load(source: str | Path, options: Options) -> Vectors:
+    if not isinstance(source, str | Path):
+        raise UserError("vectors are loaded by a name or a path", given=shown(source))
     if isinstance(source, Path):
         return read(source, options)
     if source.startswith(HUB):

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, get_args
 
+from interp.arguments import check_items, check_whole
 from interp.chat import Tokenizer, render
 from interp.digest import digest
 from interp.errors import UserError
 from interp.grading import Grade, LastBox, Scorer
+from interp.limits import MOST
 from interp.prompts import Prompt
 
 Split = Literal["train", "validation", "test"]
@@ -79,6 +81,7 @@ class Task:
         max_new_tokens: int = 512,
     ) -> Task:
         """A task from prompts, or from (problem, answer) pairs; all of it is the test split."""
+        check_items("problems", problems, lambda one: isinstance(one, str) or len(one) == 2, '[("1 + 1?", "2")]')
         pairs = [(item, None) if isinstance(item, str) else item for item in problems]
         made = [Problem(str(index), text, answer) for index, (text, answer) in enumerate(pairs)]
         return cls(
@@ -111,6 +114,8 @@ class Task:
         if not found:
             works = 'choose on another task, or give each problem a "split" field: train, validation or test'
             raise UserError(f"task {self.name} has no {split} problems, so nothing can be chosen on them", works=works)
+        if n is not None:
+            check_whole("n", n, least=-MOST, most=10**40)
         if n is not None and not 0 < n <= len(found):
             raise UserError(f"task {self.name} has {len(found)} {split} problems", given=f"n={n}")
         return found[:n]
