@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
 from typing import Any
@@ -22,14 +21,13 @@ def check_whole(name: str, value: Any, *, least: int = 1, most: int = MOST) -> N
 
 
 def check_number(name: str, value: Any, *, least: float = 0.0) -> None:
-    """Raise where a value is no finite number of at least so much.
+    """Raise where a value is no number within bounds.
 
     Raises:
         UserError: it is none.
     """
-    number = isinstance(value, Real) and not isinstance(value, bool) and abs(value) < 1e300
-    if not number or not math.isfinite(value) or value < least:
-        raise UserError(f"{name} is a number of at least {least:g}", given=shown(value))
+    if not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= MOST:  # NaN is neither
+        raise UserError(f"{name} is a number from {least:g} to {MOST}", given=shown(value))
 
 
 def check_sampling(max_new_tokens: Any, samples: Any, temperature: Any, seed: Any) -> None:

@@ -92,3 +92,25 @@ def check_sources(completions_from: Sequence[str]) -> None:
 
         for one in files:
             FileSource.read(as_path(one))
+
+
+def check_needs(experiment: Any, given: Mapping[str, Any]) -> None:
+    """Raise where a run lacks something that its experiment needs.
+
+    Raises:
+        UserError: it does.
+    """
+    missing = [name for name in experiment.needs if given.get(name) is None]
+    if missing:
+        raise UserError(f"{experiment.name} needs {' and '.join(missing)}", works=f"give {missing[0]}=...")
+
+
+def check_adapters(experiment: Any, vectors: Any) -> None:
+    """Raise where an experiment that takes no rank-1 adapters would run on some.
+
+    Raises:
+        UserError: it would.
+    """
+    if experiment.no_adapters and getattr(getattr(vectors, "card", None), "kind", "") == "rank1":
+        what = f"{experiment.name} takes no rank-1 adapters: {experiment.no_adapters}"
+        raise UserError(what, given=vectors.card.name or "adapters", works="steering vectors, or another experiment")

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from interp.before_loading import check_call, check_shard
+from interp.before_loading import check_adapters, check_call, check_needs, check_shard
 from interp.cell import Cell
 from interp.context import Context, silent
 from interp.declaration import Declaration
@@ -109,28 +109,16 @@ def open_context(
     foreign: bool = False,
 ) -> Context:
     """What an experiment runs in; arguments as for `run_experiment`."""
-    _check_needs(experiment, given)
+    check_needs(experiment, given)
     check_call(given, out=out, memory=memory)
     task = as_task(given.get("task"))
     model = as_model(given.get("model"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out))
-    _check_adapters(experiment, vectors)
+    check_adapters(experiment, vectors)
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
     ctx.names = {name: value for name, value in given.items() if isinstance(value, str)}
     return ctx
-
-
-def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:
-    missing = [name for name in experiment.needs if given.get(name) is None]
-    if missing:
-        raise UserError(f"{experiment.name} needs {' and '.join(missing)}", works=f"give {missing[0]}=...")
-
-
-def _check_adapters(experiment: Measurable, vectors: Any) -> None:
-    if experiment.no_adapters and getattr(getattr(vectors, "card", None), "kind", "") == "rank1":
-        what = f"{experiment.name} takes no rank-1 adapters: {experiment.no_adapters}"
-        raise UserError(what, given=vectors.card.name or "adapters", works="steering vectors, or another experiment")
 
 
 def run_in(ctx: Context, experiment: Measurable, *, shard: Shard | None = None) -> Run:

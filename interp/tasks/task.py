@@ -43,6 +43,10 @@ class Problem:
     solution: str = ""
 
 
+def _is_problem(value: object) -> bool:
+    return isinstance(value, str) or (isinstance(value, tuple | list) and len(value) == 2)
+
+
 @dataclass(frozen=True, eq=False)
 class Task:
     """Problems with their prompt and their scorer; equal tasks have equal digests.
@@ -81,7 +85,7 @@ class Task:
         max_new_tokens: int = 512,
     ) -> Task:
         """A task from prompts, or from (problem, answer) pairs; all of it is the test split."""
-        check_items("problems", problems, lambda one: isinstance(one, str) or len(one) == 2, '[("1 + 1?", "2")]')
+        check_items("problems", problems, _is_problem, '[("1 + 1?", "2")]')
         pairs = [(item, None) if isinstance(item, str) else item for item in problems]
         made = [Problem(str(index), text, answer) for index, (text, answer) in enumerate(pairs)]
         return cls(
