@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import RANDOM, Acting, acting, control_interval, other_seeds, set_and_seed, too_few
+from experiments.controls import RANDOM, Acting, Controls, acting, control_interval, other_seeds, set_and_seed, too_few
 from experiments.graded import Condition, floor, gain_of, summarise
 from experiments.sweeps import (
     BASE,
@@ -27,6 +27,7 @@ from experiments.sweeps import (
 from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
+from interp.settings import Blocks, CountOrZero, Names
 from interp.summaries import Verdict, band, benjamini_hochberg, share, verdict
 
 
@@ -79,18 +80,18 @@ class AccuracyByLayer(Sweep):
         },
     }
 
-    layers: tuple[int, ...] = ()
+    layers: Blocks = ()
     """Blocks to measure; none = `blocks` of those the set has."""
-    blocks: int = 8
+    blocks: CountOrZero = 8
     """How many blocks, spread over those the set has; 0 = all."""
-    control_blocks: int = 4
+    control_blocks: CountOrZero = 4
     """Blocks with random controls, mixed draws if `mixed`, spread over the measured ones; 0 = all. The chosen block
     has each draw on every problem besides."""
-    controls: tuple[str, ...] = ("random-isotropic",)
+    controls: Controls = ("random-isotropic",)
     """Kinds of random control."""
-    permuted_draws: int = 1
+    permuted_draws: CountOrZero = 1
     """Draws of permuted coordinates at the chosen block, where -s stands too."""
-    seeds: tuple[str, ...] | None = None
+    seeds: Names | None = None
     """Sets of other training seeds, as aliases or paths; None = those of the catalogue."""
 
     def cells(self, ctx: Context) -> list[Cell]:

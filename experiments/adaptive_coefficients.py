@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from pydantic import AfterValidator
 from torch import Tensor
 
-from experiments.adaptive_words import token_kinds
+from experiments.adaptive_words import CLASSES, token_kinds
 from experiments.texts import special_ids
 from interp.batch import Batch
 from interp.completions import paired_rows
@@ -19,12 +20,25 @@ from interp.context import Context
 from interp.digest import digest
 from interp.edits import AddAdaptive, Edit
 from interp.positions import Positions
+from interp.registry import unknown
 from interp.scoring import positions_of
+from interp.settings import Names
 from interp.sites import Site
 from vectors import AdaptiveVectors, SteeringVectors
 
 SEGMENTS = ("system", "example", "header", "problem", "assistant", "generated")
 """Parts of a row; the header opens the user's turn, the assistant part opens the model's."""
+
+
+def _check_parts(parts: tuple[str, ...]) -> tuple[str, ...]:
+    for part in parts:
+        if part not in (*SEGMENTS, *CLASSES):
+            raise unknown("part of a prompt", part, [*SEGMENTS, *CLASSES])
+    return parts
+
+
+Parts = Annotated[Names, AfterValidator(_check_parts)]
+"""Segments and kinds of words, as a setting."""
 BYTES = 2**28
 """Activations held at once; results do not depend on it."""
 

@@ -16,6 +16,7 @@ import torch
 
 import experiments.adaptive_causal as causal
 from experiments.adaptive_coefficients import (
+    Parts,
     Rows,
     Strength,
     alone,
@@ -32,6 +33,7 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.settings import Block, Count, CountOrZero, TemperaturesOrNone
 from interp.summaries import Verdict
 from vectors import AdaptiveVectors
 
@@ -111,25 +113,25 @@ class AdaptiveScaling(Experiment):
         },
     }
 
-    layer: int | None = None
+    layer: Block | None = None
     """Block that words and causal tests are about; none = the one whose adapter is strongest on training problems."""
     reference: str = "all-layer"
     """Steering vectors that settle the sign of (a, b): a set of the same model, an alias or a path; empty = none."""
     text: Literal["steered", "base"] = "steered"
     """Whose completions are read."""
-    draws: int = 8
+    draws: Count = 8
     """Random reading directions of each kind, and shuffles of the words."""
-    train_n: int = 8
+    train_n: Count = 8
     """Training problems for the mean strength, the covariance of mlp_post and the choice of the block."""
-    shown: int = 4
+    shown: CountOrZero = 4
     """Problems whose tokens are kept for every block; of the chosen block all are."""
-    temperatures: tuple[float, ...] = (1.0,)
+    temperatures: TemperaturesOrNone = (1.0,)
     """Temperatures of the causal tests; 0 = greedy; none = no causal test."""
-    samples: int = 1
+    samples: Count = 1
     """Completions of each problem in the causal tests."""
-    parts: tuple[str, ...] = ("problem",)
+    parts: Parts = ("problem",)
     """Segments, or kinds of words, on which the adapter is switched off."""
-    random_sets: int = 1
+    random_sets: Count = 1
     """Sets of equally many random tokens for each part; every problem has its own."""
 
     def inputs(self, ctx: Context) -> dict[str, str]:

@@ -16,6 +16,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.edits import Edit
+from interp.settings import Blocks, CountOrZero, FactorsOrNone
 from interp.summaries import Verdict
 
 
@@ -82,11 +83,11 @@ class Composition(Sweep):
         },
     }
 
-    layers: tuple[int, ...] = ()
+    layers: Blocks = ()
     """Blocks to pair; none = `blocks` of those the set has."""
-    blocks: int = 4
+    blocks: CountOrZero = 4
     """How many blocks, spread over those the set has; 0 = all."""
-    factors: tuple[float, ...] = (1.0, 2.0)
+    factors: FactorsOrNone = (1.0, 2.0)
     """Factors among which the better single vector's best one is chosen; 1 is always among them."""
 
     def cells(self, ctx: Context) -> list[Cell]:

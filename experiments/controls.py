@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import torch
+from pydantic import AfterValidator
 
 from experiments.texts import Texts, places, steered_at, texts
 from interp.context import Context
 from interp.distributions import blocks, kl, log_probs
 from interp.errors import UserError
 from interp.given import catalogue
+from interp.registry import unknown
+from interp.settings import Names
 from interp.summaries import Interval, control_range
 from vectors import AdaptiveVectors, SteeringVectors
 from vectors.controls import (
@@ -30,6 +33,22 @@ KINDS = ("random-isotropic", "random-covariance", "random-effect-matched", "perm
 """Every kind of control; "random-*" draw a direction, the others change the vector."""
 SET_KINDS = (*(kind for kind in KINDS if kind != "other-block"), "permuted-layers")
 """Kinds of control of a set that is on together."""
+
+
+def _known(kinds: Sequence[str]) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    def check(names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in kinds:
+                raise unknown("control", name, list(kinds))
+        return names
+
+    return check
+
+
+Controls = Annotated[Names, AfterValidator(_known(KINDS))]
+"""Controls of one block's vector, as a setting."""
+SetControls = Annotated[Names, AfterValidator(_known(SET_KINDS))]
+"""Controls of a set that is on together, as a setting."""
 RANDOM = ("random-isotropic", "random-covariance", "random-effect-matched", "permuted")
 """Kinds whose draws make a control's range: one more draw of them is what the vector may not look like."""
 ARBITRARY = "fraction_of_median_norm"

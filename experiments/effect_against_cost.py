@@ -15,6 +15,7 @@ from experiments.texts import places
 from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
+from interp.settings import Count, Factors, Names
 from interp.summaries import POSITIVE, Verdict, verdict
 
 CONTROL = "random-isotropic"
@@ -55,15 +56,15 @@ class EffectAgainstCost(Sweep):
         "full": {"n": 256, "doses": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0), "n_texts": 60, "length": 64, "samples": 4},
     }
 
-    beside: tuple[str, ...] = ("single-layer/12", "mean-difference", "random-reward", "format-reward")
+    beside: Names = ("single-layer/12", "mean-difference", "random-reward", "format-reward")
     """Other sets of the same model, where they come with it."""
-    doses: tuple[float, ...] = (0.5, 1.0, 2.0)
+    doses: Factors = (0.5, 1.0, 2.0)
     """Factors on each set."""
-    random_doses: tuple[float, ...] = (1.0, 3.0)
+    random_doses: Factors = (1.0, 3.0)
     """Factors on random directions of the norms of the vectors under study."""
-    n_texts: int = 20
+    n_texts: Count = 20
     """Neutral texts."""
-    length: int = 24
+    length: Count = 24
     """Tokens of a neutral text at most."""
 
     def cells(self, ctx: Context) -> list[Cell]:

@@ -32,10 +32,11 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.settings import Count, Share
 from interp.summaries import Verdict
 from interp.tasks.task import Problem
 from sae import Ablate, Dictionary
-from sae.loading import load_for
+from sae.loading import SaeName, load_for
 
 
 class FeatureCorrectness(Experiment):
@@ -98,25 +99,25 @@ class FeatureCorrectness(Experiment):
         "full": {"n": 256, "associate_n": 128, "samples": 16, "ablation_samples": 4},
     }
 
-    n: int = 48
+    n: Count = 48
     """Problems on which the feature is taken out."""
-    associate_n: int = 64
+    associate_n: Count = 64
     """Problems to choose on, and as many to report on."""
-    samples: int = 8
+    samples: Count = 8
     """Completions of each of them, at temperature 1."""
-    sae: str | None = None
+    sae: SaeName | None = None
     """Autoencoder: alias, folder or release:id; what comes with the package for the vectors if none."""
-    permutations: int = 1000
+    permutations: Count = 1000
     """Permutations of labels within problem behind a p-value."""
-    null_draws: int = 200
+    null_draws: Count = 200
     """Times that choosing and reporting are repeated with permuted labels."""
-    draws: int = 8
+    draws: Count = 8
     """Random features of the same rate that are taken out."""
-    reported: int = 12
+    reported: Count = 12
     """Features that are reported, by score."""
-    least_rate: float = 0.005
+    least_rate: Share = 0.005
     """Features that fire at a smaller share of tokens on the discovery problems are left out."""
-    ablation_samples: int = 1
+    ablation_samples: Count = 1
     """Completions of each problem with a feature taken out."""
 
     def inputs(self, ctx: Context) -> dict[str, str]:

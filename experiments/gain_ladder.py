@@ -19,6 +19,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.positions import Positions
+from interp.settings import Count, CountOrZero, Names
 from interp.summaries import Verdict, verdict
 
 SIMPLE = (
@@ -63,13 +64,13 @@ class GainLadder(Sweep):
         "full": {"n": 256, "temperatures": (1.0, 0.0), "samples": 4, "validation_n": 64, "blocks": 0, "train_n": 64},
     }
 
-    beside: tuple[str, ...] = ("single-layer", "random-reward", "format-reward", "lora-r1", "lora-r4")
+    beside: Names = ("single-layer", "random-reward", "format-reward", "lora-r1", "lora-r4")
     """Other sets of the same model that are rungs, where they come with it."""
-    seeds: tuple[str, ...] = ("all-layer@1", "all-layer@2")
+    seeds: Names = ("all-layer@1", "all-layer@2")
     """Sets of other training seeds of the vectors under study."""
-    blocks: int = 6
+    blocks: CountOrZero = 6
     """Single-layer vectors among which the best one is chosen on validation problems; 0 = all."""
-    train_n: int = 32
+    train_n: Count = 32
     """Training problems on which the written token is chosen."""
 
     def cells(self, ctx: Context) -> list[Cell]:  # noqa: ARG002

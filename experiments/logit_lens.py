@@ -23,7 +23,7 @@ from torch import Tensor
 
 from experiments.adaptive_writing import written
 from experiments.class_effects import by_problem, class_log_probs, summarise
-from experiments.controls import KINDS, Acting, acting, draw_controls, halves, training_texts
+from experiments.controls import KINDS, Acting, Controls, acting, draw_controls, halves, training_texts
 from experiments.lens_frames import Vocabulary, as_direction, middle, resampled, rms
 from experiments.lens_verdicts import judge_classes, judge_scripts
 from experiments.script_shift import Null, null
@@ -36,6 +36,7 @@ from interp.declaration import Declaration
 from interp.experiment import Experiment
 from interp.lens import TunedLens, fit_affine
 from interp.lens_training import train_affine
+from interp.settings import Blocks, Count, CountOrZero
 from interp.summaries import Verdict
 
 MARGIN_AUC = 0.1
@@ -120,27 +121,27 @@ class LogitLens(Experiment):
         "full": {"n": 256, "at_most": 32, "train_n": 64, "tuned": "kl", "control_blocks": 1000, "controls": KINDS},
     }
 
-    layers: tuple[int, ...] = ()
+    layers: Blocks = ()
     """Blocks to measure; those of the vectors if none."""
-    blocks: int = 0
+    blocks: CountOrZero = 0
     """At most so many blocks, evenly spread; 0 = all."""
-    top: int = 50
+    top: Count = 50
     """Tokens a side."""
-    at_most: int = 8
+    at_most: CountOrZero = 8
     """Generated positions of each problem at which class probabilities are read, drawn at random; 0 = all."""
     tuned: Literal["no", "ridge", "kl"] = "ridge"
-    """Tuned lens for the vectors themselves: none, fitted in closed form, or from there trained on KL."""
-    train_n: int = 16
+    """Tuned lens for the vectors themselves: no = without, ridge = in closed form, kl = from there trained."""
+    train_n: Count = 16
     """Training problems for tuned lenses and for the controls' covariance and effect."""
-    null_draws: int = 1000
+    null_draws: Count = 1000
     """Random directions a layer in the null of the script statistic."""
-    minimum: int = 500
+    minimum: CountOrZero = 500
     """Tokens from which a script is testable."""
-    control_blocks: int = 1
+    control_blocks: CountOrZero = 1
     """Blocks nearest to the middle at which control vectors are propagated, besides the last one; 0 = no controls."""
-    controls: tuple[str, ...] = ("random-isotropic", "negated")
+    controls: Controls = ("random-isotropic", "negated")
     """Kinds of control."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each kind of control."""
 
     def cells(self, ctx: Context) -> list[Cell]:

@@ -31,6 +31,7 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.distributions import blocks, kl, log_probs
 from interp.numbers import shown
+from interp.settings import Block, Count, CountOrZero, FactorsOrNone
 from interp.summaries import POSITIVE, Verdict, verdict
 
 CONTROL = "random-isotropic"
@@ -82,15 +83,15 @@ class Magnitude(Sweep):
         },
     }
 
-    layer: int | None = None
+    layer: Block | None = None
     """Block of the vector; None = all blocks of a set trained together, else the best one on validation problems."""
-    blocks: int = 8
+    blocks: CountOrZero = 8
     """Blocks to choose from, spread over those the set has, where it was trained apart; 0 = all."""
-    factors: tuple[float, ...] = (-1.0, 0.5, 1.0, 2.0, 4.0, 10.0)
+    factors: FactorsOrNone = (-1.0, 0.5, 1.0, 2.0, 4.0, 10.0)
     """Multiples of the vector; 1, the trained scale, is always among them."""
-    texts_n: int = 8
+    texts_n: Count = 8
     """Problems whose base completions the KL is taken on."""
-    kl_draws: int = 2
+    kl_draws: CountOrZero = 2
     """Random draws whose KL is taken."""
 
     def cells(self, ctx: Context) -> list[Cell]:  # noqa: ARG002 - the grid follows from the settings

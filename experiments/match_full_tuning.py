@@ -34,6 +34,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
+from interp.settings import Count, Names, Temperatures, TemperaturesOrNone
 from interp.summaries import FLOOR, GAIN, POSITIVE, SHARE, Interval, Verdict, bootstrap, difference, verdict
 from vectors.train.record import BASE
 
@@ -102,19 +103,19 @@ class MatchFullTuning(Experiment):
         "full": {"n": 512, "temperatures": (1.0, 0.0), "live_temperatures": (1.0, 0.0), "texts": 32},
     }
 
-    kinds: tuple[str, ...] = ("all-layer", "lora-r1", "lora-r4", "full")
+    kinds: Names = ("all-layer", "lora-r1", "lora-r4", "full")
     """Sets that are compared; "full" = all weights."""
     folder: str = ""
     """Where the sets and records of the model lie; empty = those that ship."""
-    temperatures: tuple[float, ...] = (1.0, 0.0)
+    temperatures: Temperatures = (1.0, 0.0)
     """Temperatures of the comparison; 0 = greedy. Records hold 1 and 0."""
-    live_temperatures: tuple[float, ...] = (1.0,)
+    live_temperatures: TemperaturesOrNone = (1.0,)
     """Temperatures at which sets without a record are evaluated here."""
-    texts: int = 32
+    texts: Count = 32
     """Fixed texts of the base on which changes are compared."""
-    draws: int = 8
+    draws: Count = 8
     """Random vectors whose change is compared with full tuning's."""
-    permutations: int = 1000
+    permutations: Count = 1000
     """Permutations for the expected overlap of flipped problems."""
 
     def inputs(self, ctx: Context) -> dict[str, str]:

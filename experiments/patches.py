@@ -12,13 +12,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator
 
 from interp.bare_model import takes_model
 from interp.edits import Edit
 from interp.errors import UserError
 from interp.paths import CLEAN, STEERED, BlockPaths, clean, steered
 from interp.registry import load, names, offers, unknown
+from interp.settings import Names
 
 STEERED_BLOCK = BlockPaths()
 """Every path sees the vector."""
@@ -55,6 +58,8 @@ _TO = {"-to-mlp": "attn_to_resid", "-to-resid": "attn_to_mlp"}
 def patch(name: str, model: Any) -> Edit:
     """The patch of a name, for a model's numbers of heads: paths of a block, or an edit; see `placed`.
 
+    Without a model, every number of a head passes: what else is wrong with a name shows before a model is loaded.
+
     Raises:
         UserError: there is no such patch, or the model has no such head.
     """
@@ -80,6 +85,34 @@ def patch(name: str, model: Any) -> Edit:
     return found
 
 
+def _check_patches(patches: tuple[str, ...]) -> tuple[str, ...]:
+    for name in patches:
+        patch(name, None)
+    return patches
+
+
+def _check_families(families: tuple[str, ...]) -> tuple[str, ...]:
+    for name in families:
+        check_family(name)
+    return families
+
+
+Patches = Annotated[Names, AfterValidator(_check_patches)]
+"""Patches by name, as a setting."""
+Families = Annotated[Names, AfterValidator(_check_families)]
+"""Families of patches, as a setting."""
+
+
+def check_family(name: str) -> None:
+    """Raise where there is no family of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in FAMILIES:
+        raise unknown("family of patches", name, list(FAMILIES))
+
+
 def placed(one: Edit, layer: int) -> Edit:
     """A patch as it acts beside vectors below a block: paths of that block; an edit stays at its own sites.
 
@@ -103,8 +136,7 @@ def family(name: str, model: Any) -> list[str]:
     Raises:
         UserError: there is no such family.
     """
-    if name not in FAMILIES:
-        raise unknown("family of patches", name, list(FAMILIES))
+    check_family(name)
     return [f"{name}-{head}" for head in range(heads(name, model))]
 
 
@@ -116,7 +148,7 @@ def heads(name: str, model: Any) -> int:
 
 
 def _of_head(name: str, head: int, model: Any) -> BlockPaths:
-    count = heads(name, model)
+    count = head + 1 if model is None else heads(name, model)
     if head >= count:
         raise UserError(f"{model.name} has heads 0 to {count - 1} here", given=f"{name}-{head}")
     kind, _, part = name.partition("-")

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 
 from experiments.attention_rows import attention_change
-from experiments.controls import RANDOM, Acting, acting, draw_controls, training_texts
+from experiments.controls import RANDOM, Acting, Controls, acting, draw_controls, training_texts
 from experiments.graded import COLUMNS
 from experiments.patched_block import PatchedBlock, Readout
-from experiments.patches import FAMILIES, family, patch, placed
+from experiments.patches import FAMILIES, Families, Patches, family, patch, placed
 from experiments.path_accuracy import Generation
 from experiments.path_frames import (
     attention_frame,
@@ -36,6 +36,7 @@ from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.identity import identity_of
 from interp.paths import BlockPaths
+from interp.settings import Block, Count, CountOrZero, TemperaturesOrNone
 from interp.summaries import Verdict
 
 NAMED = ("steered", "skip-attn", "skip-layer", "skip-mlp", "only-attn")
@@ -132,41 +133,41 @@ class PathPatching(Experiment):
         },
     }
 
-    patches: tuple[str, ...] = NAMED
+    patches: Patches = NAMED
     """Patches by name; heads as skip-head-3, only-k-1; path/to/file.py:NAME, a BlockPaths or an edit."""
-    layer: int | None = None
+    layer: Block | None = None
     """Block of the vector; if none, the highest one of the set that has a block above it."""
     readout: Readout = "kl"
     """What is recovered: kl, tv or delta_p."""
     text: tuple[Literal["base", "steered"], ...] = ("base",)
     """Whose completions are read; the base's favour no vector."""
-    at_most: int = 6
+    at_most: CountOrZero = 6
     """Generated positions read of each problem, drawn at random; 0 = all."""
     factorial: bool = True
     """Whether all 64 coalitions of the six paths are measured."""
-    factorial_at_most: int = 3
+    factorial_at_most: CountOrZero = 3
     """Generated positions of each problem in the factorial."""
-    sweep: tuple[str, ...] = FAMILIES
+    sweep: Families = FAMILIES
     """Families of patches swept over all heads; none = no sweep."""
-    sweep_at_most: int = 2
+    sweep_at_most: CountOrZero = 2
     """Generated positions of each problem in the sweep."""
     attention: bool = True
     """Whether attention rows are compared."""
-    controls: tuple[str, ...] = ("random-isotropic", "random-covariance", MATCHED)
+    controls: Controls = ("random-isotropic", "random-covariance", MATCHED)
     """Kinds of control."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each kind of control."""
-    train_n: int = 8
+    train_n: Count = 8
     """Training problems on which the controls' covariance and effect are taken."""
-    control_n: int = 12
+    control_n: Count = 12
     """Problems on which controls are read."""
-    control_at_most: int = 1
+    control_at_most: CountOrZero = 1
     """Generated positions of each problem on which controls are read."""
-    generated: tuple[str, ...] = NAMED[:3]
+    generated: Patches = NAMED[:3]
     """Patches under which completions are generated and graded; "steered" gives the whole gain."""
-    temperatures: tuple[float, ...] = (1.0,)
+    temperatures: TemperaturesOrNone = (1.0,)
     """Temperatures of generation under the patches; 0 = greedy; none = no generation."""
-    samples: int = 1
+    samples: Count = 1
     """Completions of each problem and patch."""
     references: bool = True
     """Whether the base at the steered entropy and few-shot prompts stand beside the accuracies."""

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 import pandas as pd
 
 from experiments.adaptive_writing import written
-from experiments.controls import KINDS, acting, draw_controls, training_texts
+from experiments.controls import KINDS, Controls, acting, draw_controls, training_texts
 from experiments.lens_frames import as_direction
 from experiments.persistence_frames import TRAINED, by_pair, by_problem, final_cosines
 from experiments.persistence_readings import READ, Reading, read_all
@@ -32,6 +32,7 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.settings import Blocks, Count, CountOrZero
 from interp.summaries import Verdict
 
 MARGIN = 0.1
@@ -106,23 +107,23 @@ class Persistence(Experiment):
         },
     }
 
-    layers: tuple[int, ...] = ()
+    layers: Blocks = ()
     """Blocks whose vectors are measured; those of the vectors if none. The model's last block has none after it."""
-    blocks: int = 0
+    blocks: CountOrZero = 0
     """At most so many of them, evenly spread; 0 = all."""
-    observed: int = 0
+    observed: CountOrZero = 0
     """At most so many later blocks observed, evenly spread; 0 = all."""
     texts: tuple[Literal["base", "steered"], ...] = ("base",)
     """Whose completions are read: the base model's, one fixed text for all blocks, or those under each vector."""
-    controls: tuple[str, ...] = ("random-isotropic",)
+    controls: Controls = ("random-isotropic",)
     """Kinds of control."""
-    control_blocks: int = 0
+    control_blocks: CountOrZero = 0
     """At most so many steered blocks with controls, evenly spread below the last measured one; 0 = all."""
-    control_n: int = 32
+    control_n: Count = 32
     """Problems, the first ones, that controls are read on."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each kind of control."""
-    train_n: int = 8
+    train_n: Count = 8
     """Training problems on which the controls' covariance and effect are taken."""
 
     def cells(self, ctx: Context) -> list[Cell]:

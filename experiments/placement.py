@@ -28,6 +28,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
+from interp.settings import Block, Names
 from interp.summaries import Verdict, benjamini_hochberg, verdict
 from vectors import SteeringVectors
 from vectors.catalogue import PRETRAINED, list_pretrained
@@ -76,9 +77,9 @@ class Placement(Sweep):
         "full": {"n": 256, "temperatures": (1.0, 0.0), "samples": 4, "validation_n": 128, "mixed": False},
     }
 
-    sets: tuple[str, ...] = ()
+    sets: Names = ()
     """Vectors at other places, as aliases or paths; none = those of the catalogue, at the block with most places."""
-    layer: int | None = None
+    layer: Block | None = None
     """Block; None = the one with vectors at most places."""
 
     def placed(self, ctx: Context) -> dict[str, SteeringVectors]:

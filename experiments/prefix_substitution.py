@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import Acting, acting, control_interval, draw_controls, too_few, training_texts
+from experiments.controls import Acting, Controls, acting, control_interval, draw_controls, too_few, training_texts
 from experiments.graded import COLUMNS, Condition, answers, floor, gain_of, references, summarise
 from experiments.last_block import complete
 from experiments.openers import Openers, choices, distinct
@@ -22,6 +22,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
+from interp.settings import Block, Count, Temperatures
 from interp.summaries import Verdict, share, verdict
 
 MARGIN = 0.05
@@ -71,21 +72,21 @@ class PrefixSubstitution(Experiment):
         "full": {"n": 256, "train_n": 128, "samples": 4, "temperatures": (1.0, 0.0)},
     }
 
-    layer: int | None = None
+    layer: Block | None = None
     """Block of the vector; the last one of the set if none."""
-    openers: int = 10
+    openers: Count = 10
     """How many of the base's likeliest first tokens are written too."""
-    train_n: int = 32
+    train_n: Count = 32
     """Training problems on which tokens are chosen."""
-    controls: tuple[str, ...] = CONTROLS
+    controls: Controls = CONTROLS
     """Kinds of control that choose tokens."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each kind of control."""
-    matched_n: int = 8
+    matched_n: Count = 8
     """Training problems on which the controls' covariance and effect are taken."""
-    temperatures: tuple[float, ...] = (1.0,)
+    temperatures: Temperatures = (1.0,)
     """Temperatures; 0 = greedy."""
-    samples: int = 1
+    samples: Count = 1
     """Completions of each problem."""
     few_shot: bool = True
     """Measure the base at the vector's entropy, and with 1, 3 and 5 worked examples."""

@@ -22,11 +22,12 @@ from interp.completions import Completions
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.experiment import Experiment
+from interp.settings import Count, CountOrZero
 from interp.sites import Site
 from interp.summaries import Interval, Verdict, control_range, verdict
 from sae import Dictionary, Principal
 from sae.attribute import Attributor, Metric
-from sae.loading import load_for
+from sae.loading import SaeName, load_for
 from sae.metrics import metrics
 from sae.passes import described, lay_out, streams
 from sae.report import Report
@@ -94,17 +95,17 @@ class SaeAttribution(Experiment):
         "full": {"n": 64, "train_n": 256, "beside_at_most": 0},
     }
 
-    n: int = 12
+    n: Count = 12
     """Number of problems, one completion each."""
-    sae: str | None = None
+    sae: SaeName | None = None
     """Autoencoder: alias, folder or release:id; what comes with the package for the vectors if none."""
-    at_most: int = 0
+    at_most: CountOrZero = 0
     """Features of a text that are ablated, half of them the largest attributions, half drawn at random; 0 = all."""
-    beside_at_most: int = 16
+    beside_at_most: CountOrZero = 16
     """The same for principal components."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each control."""
-    train_n: int = 32
+    train_n: Count = 32
     """Training problems on which principal components are fitted."""
 
     def inputs(self, ctx: Context) -> dict[str, str]:

@@ -31,6 +31,7 @@ from interp.experiment import Experiment
 from interp.numbers import shown
 from interp.positions import Positions
 from interp.prompts import Prompt
+from interp.settings import Blocks, Count, CountOrZero, Sizes
 from interp.sites import Site
 from interp.summaries import SHARE, Interval, Verdict, bootstrap, verdict, wilson
 from vectors.controls import random_isotropic
@@ -96,17 +97,17 @@ class SelfExplanation(Experiment):
         "full": {"n": 16, "draws": 40},
     }
 
-    n: int = 8
+    n: Count = 8
     """Number of prompts, each with other examples."""
-    blocks: tuple[int, ...] = (0, 1, 2, 3, 4, 6, 8)
+    blocks: Blocks = (0, 1, 2, 3, 4, 6, 8)
     """Blocks before which the stream is replaced."""
-    sizes: tuple[float, ...] = (0.5, 1.0, 2.0)
+    sizes: Sizes = (0.5, 1.0, 2.0)
     """Norms of what is put there, over the median norm of the prompt's tokens at that block."""
-    layers: int = 0
+    layers: CountOrZero = 0
     """How many vectors of the set are explained, spread over its layers; 0 = all."""
-    draws: int = 8
+    draws: Count = 8
     """Random vectors."""
-    top: int = 8
+    top: Count = 8
     """Tokens reported of each vector."""
 
     def cells(self, ctx: Context) -> list[Cell]:

@@ -12,8 +12,9 @@ from statistics import fmean
 from typing import Any, ClassVar
 
 import pandas as pd
+from pydantic import field_validator
 
-from experiments.controls import Acting, acting, draw_controls, training_texts
+from experiments.controls import Acting, SetControls, acting, draw_controls, training_texts
 from experiments.graded import COLUMNS, Condition, answers, references, summarise
 from experiments.neutral import cost, passages, questions, repetition
 from experiments.side_effect_frames import CONTROLLED, damage, judge_repetition, judge_selectivity, spread, style
@@ -24,6 +25,7 @@ from interp.declaration import Declaration
 from interp.edits import per_row
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.settings import Count, CountOrZero, Factors, Temperature
 from interp.summaries import Verdict
 
 CONTROLS = ("random-isotropic", "random-effect-matched")
@@ -93,37 +95,42 @@ class SideEffects(Experiment):
         "full": {"n": 256, "task_n": 64, "matched_n": 16, "length": 64, "generated_draws": 8},
     }  # fmt: skip
 
-    doses: tuple[float, ...] = (0.5, 1.0, 2.0)
+    doses: Factors = (0.5, 1.0, 2.0)
     """Factors on the vectors; 1 must be among them."""
-    n_texts: int = 60
+    n_texts: Count = 60
     """Neutral texts."""
-    length: int = 48
+    length: Count = 48
     """Tokens of a neutral text at most."""
-    n_questions: int = 36
+    n_questions: Count = 36
     """Off-task questions."""
-    answer_tokens: int = 40
+    answer_tokens: Count = 40
     """Tokens of an off-task answer at most."""
-    task_n: int = 16
+    task_n: Count = 16
     """Problems whose text is read."""
-    at_most: int = 8
+    at_most: CountOrZero = 8
     """Generated positions read of each of them; 0 = all."""
-    controls: tuple[str, ...] = CONTROLS
+    controls: SetControls = CONTROLS
     """Kinds of control; see `experiments.controls`."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each kind."""
-    generated_draws: int = 3
+    generated_draws: CountOrZero = 3
     """Draws of one kind of control that complete questions and problems too."""
-    matched_n: int = 8
+    matched_n: Count = 8
     """Training problems on which the controls' covariance and effect are taken."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Of all completions; 0 = greedy."""
     few_shot: bool = True
     """Measure the base at the vectors' entropy, and with 1, 3 and 5 worked examples."""
 
+    @field_validator("doses")
+    @classmethod
+    def _holds_the_trained_scale(cls, doses: tuple[float, ...]) -> tuple[float, ...]:
+        if 1.0 not in doses:
+            raise UserError("the doses must hold 1, the trained scale", given=", ".join(map(str, doses)))
+        return doses
+
     def cells(self, ctx: Context) -> list[Cell]:  # noqa: ARG002
         """Texts that are read, questions that are answered, problems that are solved."""
-        if 1.0 not in self.doses:
-            raise UserError("the doses must hold 1, the trained scale", given=self.doses)
         return [Cell.at(part=name) for name in ("texts", "off-task", "accuracy")]
 
     def measure(self, ctx: Context, cells: list[Cell]) -> pd.DataFrame:

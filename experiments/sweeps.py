@@ -23,6 +23,7 @@ from interp.edits import Edit
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.identity import identity_of
+from interp.settings import Count, Names, Temperatures
 from interp.summaries import UNBOUNDED, Bounds, Interval, bootstrap, difference
 from interp.tasks.task import Split
 from vectors import AdaptiveVectors, SteeringVectors
@@ -44,19 +45,19 @@ class Sweep(Experiment, abstract=True):
 
     prefers: ClassVar[tuple[str, ...]] = ("single-layer", "all-layer")
 
-    temperatures: tuple[float, ...] = (1.0,)
+    temperatures: Temperatures = (1.0,)
     """Temperatures; 0 = greedy."""
-    samples: int = 1
+    samples: Count = 1
     """Completions of each problem."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each kind of random control."""
-    train_n: int = 8
+    train_n: Count = 8
     """Training problems on which a control's covariance or effect is taken."""
-    validation_n: int = 24
+    validation_n: Count = 24
     """Validation problems on which something is chosen."""
     mixed: bool = True
     """Away from the main comparison each problem meets another random draw, which costs no more than one draw."""
-    beside: tuple[str, ...] = ("all-layer", "random-reward", "format-reward")
+    beside: Names = ("all-layer", "random-reward", "format-reward")
     """Other sets of the same model that are shown beside, where they come with it."""
 
     def others(self, ctx: Context) -> dict[str, Acting]:

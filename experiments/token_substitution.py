@@ -15,6 +15,7 @@ import pandas as pd
 from experiments.controls import (
     KINDS,
     Acting,
+    Controls,
     acting,
     control_interval,
     draw_controls,
@@ -33,6 +34,7 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.settings import Block, Count, CountOrZero, TemperaturesOrNone, Tokens
 from interp.summaries import Interval, Verdict, verdict
 
 MARGIN_SHARE = 0.1
@@ -109,27 +111,27 @@ class TokenSubstitution(Experiment):
         "full": {"n": 256, "train_n": 32, "at_most": 64, "temperatures": (1.0, 0.0), "samples": 4},
     }
 
-    layer: int | None = None
+    layer: Block | None = None
     """Block of the vector; the last one of the set if none."""
     text: Literal["base", "steered"] = "base"
     """Whose completions are read; the base's favour no vector."""
-    at_most: int = 12
+    at_most: CountOrZero = 12
     """Generated positions read of each problem, drawn at random; 0 = all."""
-    chosen: int = 12
+    chosen: Count = 12
     """Tokens chosen of each stratum."""
-    named: tuple[str, ...] = ()
+    named: Tokens = ()
     """Further tokens to report, each a single token's text."""
-    controls: tuple[str, ...] = KINDS
+    controls: Controls = KINDS
     """Kinds of control."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each kind of control."""
-    train_n: int = 8
+    train_n: Count = 8
     """Training problems on which the controls' covariance and effect are taken."""
-    temperatures: tuple[float, ...] = (1.0,)
+    temperatures: TemperaturesOrNone = (1.0,)
     """Temperatures of the causal test; 0 = greedy; none = no causal test."""
-    samples: int = 1
+    samples: Count = 1
     """Completions of each problem in the causal test."""
-    causal_draws: int = 8
+    causal_draws: CountOrZero = 8
     """Draws of the effect-matched control in the causal test."""
 
     def cells(self, ctx: Context) -> list[Cell]:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import Acting, acting, control_interval, draw_controls, too_few, training_texts
+from experiments.controls import Acting, SetControls, acting, control_interval, draw_controls, too_few, training_texts
 from experiments.graded import COLUMNS, Condition, answers, floor, gain_of, references, summarise
 from experiments.recipients import HOME, OPTIONAL, PROMPTS, Recipient, donors, recipient
 from interp.cell import Cell
@@ -23,6 +23,7 @@ from interp.digest import digest
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.identity import identity_of
+from interp.settings import Count, Names, Temperature
 from interp.summaries import Verdict, share, verdict
 
 MARGIN = 0.05
@@ -80,20 +81,20 @@ class Transfer(Experiment):
         "full": {"n": 256, "samples": 4, "draws": 8, "recipients": (*RECIPIENTS, *OPTIONAL)},
     }  # fmt: skip
 
-    recipients: tuple[str, ...] = RECIPIENTS
+    recipients: Names = RECIPIENTS
     """Prompts of the model, sets of adapters that come with it, or other models of any shape as MODEL or MODEL=VECTORS,
     where VECTORS are the recipient's own."""
-    donors: tuple[str, ...] = ("all-layer@1", "all-layer@2", "single-layer", "mean-difference")
+    donors: Names = ("all-layer@1", "all-layer@2", "single-layer", "mean-difference")
     """Further sets: those that come with the model, aliases or paths; a set trained layer by layer is on together."""
-    controls: tuple[str, ...] = CONTROLS
+    controls: SetControls = CONTROLS
     """Kinds of control; see `experiments.controls`. A recipient of another shape has random maps instead."""
-    draws: int = 8
+    draws: Count = 8
     """Draws of each kind, the same for every recipient."""
-    matched_n: int = 8
+    matched_n: Count = 8
     """Training problems on which covariance and effect of controls are taken, where a kind needs them."""
-    temperature: float = 1.0
+    temperature: Temperature = 1.0
     """Of the completions; 0 = greedy."""
-    samples: int = 1
+    samples: Count = 1
     """Completions of each problem."""
     few_shot: bool = True
     """Measure the model at the steered one's entropy, and with 1, 3 and 5 worked examples."""

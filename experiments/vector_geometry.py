@@ -21,6 +21,7 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.settings import Count, Names
 from interp.summaries import Verdict
 from vectors import SteeringVectors
 from vectors.from_model import from_completions
@@ -96,19 +97,19 @@ class VectorGeometry(Experiment):
         "full": {"n": 128, "train_n": 128, "samples": 16, "draws": 1000},
     }
 
-    seeds: tuple[str, ...] | None = None
+    seeds: Names | None = None
     """The same set trained with other seeds, as aliases or paths; None = those of the catalogue."""
-    others: tuple[str, ...] = ("all-layer", "single-layer")
+    others: Names = ("all-layer", "single-layer")
     """Other sets to compare with, where the model has them: names, aliases or files."""
     baselines: tuple[Literal["mean-difference", "probe"], ...] = ("mean-difference", "probe")
     """Directions taken from the model's own right and wrong completions."""
-    train_n: int = 64
+    train_n: Count = 64
     """Training problems behind the baselines."""
-    samples: int = 8
+    samples: Count = 8
     """Completions of each."""
-    positions: int = 16
+    positions: Count = 16
     """First generated positions that the baselines read."""
-    draws: int = 200
+    draws: Count = 200
     """Random directions a block."""
 
     def cells(self, ctx: Context) -> list[Cell]:  # noqa: ARG002 - see the base

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.arguments import check_items
 from interp.errors import UserError
 from interp.prompts import Prompt
 
@@ -48,6 +49,7 @@ class Batch:
         Raises:
             UserError: there are no prompts, an empty one, or not one completion for each.
         """
+        check_items("prompts", prompts, lambda one: isinstance(one, Prompt), "[model.prompt(text)]")
         tails: Sequence[Sequence[int]] = [()] * len(prompts) if completions is None else completions
         if len(tails) != len(prompts):
             raise UserError(f"{len(prompts)} prompts need as many completions", given=len(tails))

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 
 from interp.active_edits import active_now
+from interp.arguments import check_items
+from interp.arguments import shown as described
 from interp.backend.weights import Hooked
 from interp.bare_model import takes_model
 from interp.batch import Batch
@@ -115,6 +117,8 @@ def compare(
         UserError: an edit of an intervention touched no token, or the prompt cannot be rendered or has a system
             message already.
     """
+    if not isinstance(interventions, Mapping):
+        raise UserError("interventions are named", given=described(interventions), works='{"base": None, "v": v}')
     model = Model.of(model)
     if isinstance(prompt, Prompt) and system is not None:
         raise UserError("a tokenised prompt has its system message inside", given=system, works="give the text instead")
@@ -145,7 +149,11 @@ def edits_of(intervention: Any) -> tuple[Edit, ...]:
     """The edits of an Intervention, of a sequence of edits, or of None."""
     if intervention is None:
         return ()
-    return tuple(intervention.edits() if isinstance(intervention, Intervention) else intervention)
+    if isinstance(intervention, Intervention):
+        return tuple(intervention.edits())
+    fits = lambda one: hasattr(one, "sites") or hasattr(one, "at")  # noqa: E731
+    check_items("an intervention", intervention, fits, "steering vectors, [Add(site, v)] or None")
+    return tuple(intervention)
 
 
 def _kl(model: Model, batch: Batch, edits: tuple[Edit, ...]) -> tuple[float, ...]:

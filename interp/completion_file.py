@@ -20,7 +20,7 @@ from interp.completion_sources import Said, scored
 from interp.completions import Completion
 from interp.digest import digest
 from interp.errors import UserError
-from interp.files import write_atomically
+from interp.files import regular_file, write_atomically
 from interp.identity import identity_of
 from interp.model import Model
 
@@ -58,6 +58,8 @@ class FileSource:
                 raise UserError("this file does not say what its completions are of", given=path.name, works=works)
             if line.get("ids"):
                 lines.setdefault(_asked(line), []).append(line)
+        if not lines:
+            raise UserError("this file holds no completions", given=path.name, works="interp completions import")
         found = {key: sorted(samples, key=lambda line: line["sample"]) for key, samples in lines.items()}
         return cls(path, sha256(path.read_bytes()).hexdigest()[:16], found)
 
@@ -168,14 +170,16 @@ def read_lines(path: Path) -> list[Line]:
     Raises:
         UserError: there is no such file, or a line is no JSON object.
     """
-    if not path.is_file():
-        raise UserError("no such file of completions", given=path)
+    try:
+        # not splitlines(): JSON strings of other writers may hold U+2028 or U+0085 as they are
+        texts = regular_file(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise UserError("this file of completions is no UTF-8 text", given=path) from None
     found: list[Line] = []
-    # not splitlines(): JSON strings of other writers may hold U+2028 or U+0085 as they are
-    for number, text in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text) if text.strip() else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             line = None
         if not isinstance(line, dict):
             raise UserError("not a line of JSON with names", given=f"{path.name}, line {number}")

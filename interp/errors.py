@@ -14,7 +14,8 @@ class UserError(Exception):
 
     def __init__(self, what: str, *, given: object = None, works: str | None = None) -> None:
         self.what, self.given, self.works = what, given, works
-        parts = [what if given is None else f"{what} (given: {given})"]
+        shown = f"an object of type {type(given).__name__}" if " object at 0x" in str(given) else given
+        parts = [what if given is None else f"{what} (given: {shown})"]
         if works:
             parts.append(works)
         super().__init__(". ".join(part.rstrip(".") for part in parts))

@@ -6,11 +6,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
-
 from interp.cell import Cell as Cell
 from interp.declaration import Declaration
 from interp.errors import UserError
+from interp.settings import Count, Seed, Settings
 
 if TYPE_CHECKING:
     from typing import Self  # unresolved at run time, where beartype refuses it outside of a class
@@ -25,7 +24,7 @@ SCALES = ("smoke", "quick", "full")
 DEFAULT_SCALE = "quick"
 
 
-class Experiment(BaseModel):
+class Experiment(Settings):
     """Base of all experiments. Settings are fields, each with a docstring that becomes its help.
 
     A subclass says `columns` and `declaration` and defines `measure`; all else has a default. Whatever can change
@@ -42,10 +41,7 @@ class Experiment(BaseModel):
         needs: what must be given to run it: "model", "vectors", "task".
         no_adapters: why rank-1 adapters cannot stand in place of vectors; empty where they can.
         prefers: names of the sets of vectors to take where none are given, the best first.
-        signed: whole-number settings that may be negative; the others count something.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     name: ClassVar[str] = ""
     version: ClassVar[int] = 1
@@ -56,11 +52,10 @@ class Experiment(BaseModel):
     needs: ClassVar[tuple[str, ...]] = ("model", "vectors", "task")
     no_adapters: ClassVar[str] = ""
     prefers: ClassVar[tuple[str, ...]] = ("all-layer",)
-    signed: ClassVar[tuple[str, ...]] = ("seed",)
 
-    n: int = 64
+    n: Count = 64
     """Number of problems (or prompts)."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of every random stream."""
 
     def __init_subclass__(cls, *, abstract: bool = False) -> None:
@@ -81,18 +76,6 @@ class Experiment(BaseModel):
         if cls.measure is Experiment.measure:
             raise TypeError(f"{cls.__name__} has no measure(self, ctx, cells)")
         _check_scales(cls)
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _in_one_line(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Turn pydantic's report into the one line that a user reads."""
-        try:
-            experiment = handler(data)
-        except ValidationError as error:
-            raise _setting_error(cls, error) from None
-        for name in cls.model_fields:
-            _check_setting(cls, name, getattr(experiment, name))
-        return experiment
 
     @classmethod
     def at(cls, scale: str = DEFAULT_SCALE, **overrides: object) -> Self:
@@ -164,30 +147,3 @@ def _check_scales(cls: type[Experiment]) -> None:
         strange = set(settings) - set(cls.model_fields)
         if scale not in SCALES or strange:
             raise TypeError(f"{cls.__name__}.scales: no scale {scale!r} or no settings {sorted(strange)}")
-
-
-def _check_setting(cls: type[Experiment], name: str, value: object) -> None:
-    """Refuse a setting that selects less than it seems to.
-
-    Raises:
-        UserError: a list names a value twice, a count is negative, or there are no problems.
-    """
-    values = list(value) if isinstance(value, tuple | list) else [value]
-    twice = next((item for item in values if values.count(item) > 1), None)
-    if twice is not None:
-        raise UserError(f"{cls.name}: setting {name} lists a value twice", given=twice)
-    negative = [item for item in values if isinstance(item, int) and item < 0]
-    if name not in cls.signed and negative:
-        raise UserError(f"{cls.name}: setting {name} counts from 0", given=negative[0])
-    if name == "n" and value == 0:
-        raise UserError(f"{cls.name} needs at least one problem", given="n = 0")
-
-
-def _setting_error(cls: type[Experiment], error: ValidationError) -> UserError:
-    from interp.registry import unknown
-
-    first = error.errors()[0]
-    setting = ".".join(str(part) for part in first["loc"]) or cls.name
-    if first["type"] == "extra_forbidden":
-        return unknown(f"setting of {cls.name}", setting, list(cls.model_fields))
-    return UserError(f"{cls.name}: setting {setting}: {first['msg']}", given=repr(first.get("input")))

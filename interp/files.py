@@ -7,12 +7,13 @@ import json
 import os
 import re
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from interp.errors import DiskError, UserError
 
+_ELSEWHERE = "choose another folder"
 _REMEDY = {
     errno.ENOSPC: "free some space or choose another folder with --out",
     errno.EDQUOT: "free some of your quota or choose another folder with --out",
@@ -25,20 +26,33 @@ _REMEDY = {
 }
 
 
+_NETWORK = (
+    errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.ENETUNREACH, errno.EHOSTUNREACH
+)  # fmt: skip
+_NOT_DISK = (errno.EINTR, errno.EPIPE, errno.ENOMEM, errno.ECHILD, *_NETWORK)
+"""Errors of the system that say nothing about where something is written."""
+
+
 @contextmanager
 def disk_errors(path: Path) -> Generator[None]:
-    """Turn a full or read-only disk into one line that names the file.
+    """Turn whatever the system says against writing, such as a full disk, into one line that names the file.
 
     Raises:
-        DiskError: the disk refuses.
+        DiskError: the disk or the file system refuses.
     """
     try:
         yield
+    except DiskError:
+        raise
     except Exception as error:
         code = _code(error)
-        if code not in _REMEDY:
+        if not code or code in _NOT_DISK:
             raise
-        raise DiskError(f"cannot write {path}: {os.strerror(code).lower()}", works=_REMEDY[code]) from error
+        raise DiskError(f"cannot write {path}: {os.strerror(code).lower()}", works=_remedy(code)) from error
+
+
+def _remedy(code: int) -> str:
+    return _REMEDY.get(code, _ELSEWHERE)
 
 
 def _code(error: Exception) -> int:
@@ -57,9 +71,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write: writes the file whose path it gets.
 
     Raises:
-        DiskError: the disk is full or cannot be written.
+        DiskError: the disk is full or cannot be written, or the path is a folder, a device or a pipe.
     """
     with disk_errors(path):
+        check_target(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
@@ -69,6 +84,73 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def check_target(path: Path) -> None:
+    """Raise where a file cannot be replaced: renaming over a device would remove the device.
+
+    Raises:
+        DiskError: the path is a folder, a device or a pipe.
+    """
+    _check_characters(path)
+    with disk_errors(path):
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise DiskError(f"cannot write {path}: it is {kind}", works="give the name of a new file")
+
+
+def _check_characters(path: Path) -> None:
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        raise DiskError(f"cannot write {str(path)!a}: the file system has no such characters") from None
+    if "\0" in str(path):
+        raise DiskError(f"cannot write {str(path)!a}: a path holds no null character")
+
+
+def check_file(path: str | Path) -> None:
+    """Raise where a file for a result cannot be written; leaves nothing behind.
+
+    Raises:
+        DiskError: it is a folder, a device or a pipe, or its folder cannot be made or written.
+    """
+    check_target(Path(path))
+    check_out(Path(path).parent)
+
+
+def check_out(folder: str | Path) -> None:
+    """Raise where a folder for results cannot be made or written; leaves nothing behind.
+
+    A folder that cannot be written passes while it holds runs, because finished ones can be read from it.
+
+    Raises:
+        DiskError: a part of the path is a file, or the file system refuses.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise DiskError("this is no path of a folder", given=type(folder).__name__)
+    path = Path(folder)
+    _check_characters(path)
+    with disk_errors(path):
+        if not path.exists():
+            _try_folder(path)
+        elif not path.is_dir():
+            raise DiskError(f"cannot write {path}: it is no folder", works=_ELSEWHERE)
+        elif not any(path.glob("*/*/run.json")):
+            _try_folder(path / f".{os.getpid()}.probe")
+
+
+def _try_folder(path: Path) -> None:
+    """Make a folder and those above it, and remove them at once."""
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    created: list[Path] = []
+    try:
+        for one in reversed(missing):
+            one.mkdir(exist_ok=True)
+            created.append(one)
+    finally:
+        for one in reversed(created):
+            with suppress(OSError):  # another process uses it by now
+                one.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -103,13 +185,33 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def as_path(text: str | Path) -> Path:
+    """Return the path that a text names, `~` resolved.
+
+    Raises:
+        UserError: it is of the home of a user who does not exist.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError("this home folder is not known", given=text, works="write the whole path") from None
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path exists; a name that no file system could hold does not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
 def regular_file(path: Path) -> Path:
     """The path, if it is a regular file (a pipe or device would block or never end).
 
     Raises:
         UserError: it is missing or something else.
     """
-    if not path.exists():
+    if not exists(path):
         raise UserError("no such file", given=path)
     if not path.is_file():
         raise UserError("not a regular file", given=path)

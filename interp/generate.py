@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from interp.arguments import check_items
 from interp.backend.cache import Cache
 from interp.backend.hook_path import HookPath
 from interp.bare_model import takes_model
@@ -20,7 +21,7 @@ from interp.editor import Editor
 from interp.edits import Edits, Patch, PerRow
 from interp.errors import UserError
 from interp.memory import halved
-from interp.placed_edits import row_groups
+from interp.placed_edits import check_edits, row_groups
 from interp.positions import Tokens
 from interp.prompts import Prompt, check_prompts, shared_prefix
 from interp.sampling import Sampling as Sampling
@@ -71,10 +72,12 @@ class Decodes(Protocol):
 @takes_model
 def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: Sampling) -> Completions:
     """Complete every prompt; see `Model.generate`, which also refuses edits that touched no token."""
+    check_items("prompts", prompts, lambda one: isinstance(one, Prompt), "[model.prompt(text)]")
     check_prompts(prompts, tokens=model.n_tokens)
     keys = sampling.keys or [digest(prompt.ids) for prompt in prompts]
     if len(keys) != len(prompts):
         raise UserError(f"{len(prompts)} prompts need as many keys", given=len(keys))
+    check_edits(edits)
     patches = [edit for edit in _all(edits) if isinstance(edit, Patch) and edit.positions.generated != "none"]
     if patches:
         raise UserError("a patch has no values for tokens not yet generated", works='Positions(generated="none")')

@@ -12,8 +12,10 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
+from interp.arguments import shown
 from interp.bare_model import takes_model
 from interp.errors import UserError
+from interp.files import as_path, exists
 from interp.identity import identity_of, kept_identity
 from interp.reading import NOTHING_SAID, Reading
 from interp.zero_norm import refuse_zero
@@ -49,7 +51,9 @@ def check_paths(**given: str | None) -> None:
         UserError: it can only be a path, and nothing is there.
     """
     for option, value in given.items():
-        if value and is_path(value) and not _file_of(value).exists() and not (option in _SETS and _in_set(value)):
+        if value is not None and not value.strip():
+            raise UserError(f"--{option} is empty", works="give a name or a path, or leave it out")
+        if value and is_path(value) and not exists(_file_of(value)) and not (option in _SETS and _in_set(value)):
             works = f"give --{option} an existing path, or an alias from `interp list`"
             raise UserError("no such file or folder", given=value, works=works)
 
@@ -73,7 +77,7 @@ def is_path(value: str) -> bool:
 
 def _file_of(value: str) -> Path:
     """The path in `path` or in `path/to/file.py:Name`."""
-    return Path(value.rpartition(":")[0] if ".py:" in value else value).expanduser()
+    return as_path(value.rpartition(":")[0] if ".py:" in value else value)
 
 
 def as_model(given: Any) -> Any:
@@ -89,7 +93,9 @@ def as_model(given: Any) -> Any:
 def as_task(given: Any) -> Any:
     """A Task from a Task, an alias or a path."""
     if not isinstance(given, str | Path):
-        return given
+        if given is None or hasattr(given, "problems"):
+            return given
+        raise UserError("this is no task", given=shown(given), works="a Task, an alias or a path")
     from interp.tasks import load_task
 
     return load_task(str(given))
@@ -120,6 +126,8 @@ def as_vectors(
             about a file are given without one.
     """
     if not isinstance(given, str | Path):
+        if given is not None and not hasattr(given, "edits"):
+            raise UserError("these are no vectors", given=shown(given), works="steering vectors, an alias or a path")
         reading.refuse(given)
         return given
     from interp.registry import load
@@ -203,7 +211,7 @@ def as_sources(given: Sequence[str], vectors: Any) -> tuple[Any, ...]:
     for one in given:
         base, url = one.startswith("base="), one.removeprefix("base=")
         if not url.startswith(("http://", "https://")):
-            sources.append(FileSource.read(Path(one).expanduser()))
+            sources.append(FileSource.read(as_path(one)))
             continue
         edits = () if base or vectors is None else vectors.edits()
         sources.append(ServerSource(url, tuple(identity_of(edit) for edit in edits)))
@@ -255,7 +263,7 @@ def describe_task(task: Any) -> dict[str, Any] | None:
 
 def plain_name(name: str) -> str:
     """A name without the folders of this machine: of an absolute path only its last part."""
-    return Path(name).name if Path(name).expanduser().is_absolute() else name
+    return Path(name).name if os.path.isabs(os.path.expanduser(name)) else name  # noqa: PTH111, PTH117 - never raises
 
 
 def portable(value: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from interp import registry
 from interp.errors import UserError
 from interp.experiment import Experiment
+from interp.files import as_path
 from interp.given import as_asked, is_path
 from interp.reading import NOTHING_SAID, Reading
 from interp.run import Run
@@ -105,4 +106,4 @@ def _absolute(value: str) -> str:
     if not is_path(value):
         return value
     path, colon, name = value.rpartition(":") if ".py:" in value else (value, "", "")
-    return f"{Path(path).expanduser().resolve()}{colon}{name}"
+    return f"{as_path(path).resolve()}{colon}{name}"

@@ -23,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from interp.errors import UserError
+from interp.files import exists
 from interp.origin import module_file, problem_of
 from interp.source_files import LOADED_TEXT, PROJECT
 
@@ -182,7 +183,7 @@ def load_file(path: Path, name: str) -> Any:
     Raises:
         UserError: there is no such file, it fails when run, or it defines no such name.
     """
-    if not path.is_file():
+    if not exists(path) or not path.is_file():
         raise UserError("no such file", given=path, works="give path/to/file.py:Name")
     module = _module_of(path)
     if not hasattr(module, name):

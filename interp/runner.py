@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.active_edits import active_vectors
+from interp.before_loading import check_adapters, check_call, check_needs, check_shard
 from interp.cell import Cell
 from interp.context import Context, silent
 from interp.errors import UserError
@@ -76,6 +77,7 @@ def run_experiment(
     Returns:
         The run; partial if it was interrupted or other shards are missing.
     """
+    check_call(given, memory=memory, shard=shard, completions_from=completions_from)
     common: dict[str, Any] = {"out": out, "memory": memory, "progress": progress, "scale": scale}
     ctx = open_context(experiment, given, **common, foreign=foreign, reading=reading)
     ctx.sources = as_sources(completions_from, ctx.vectors)
@@ -96,10 +98,12 @@ def open_context(
     reading: Reading = NOTHING_SAID,
 ) -> Context:
     """What an experiment runs in; arguments as for `run_experiment`."""
-    _check_needs(experiment, given)
-    model, task = as_model(given.get("model")), as_task(given.get("task"))
+    check_needs(experiment, given)
+    check_call(given, out=out, memory=memory)
+    task = as_task(given.get("task"))
+    model = as_model(given.get("model"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out), reading=reading)
-    _check_adapters(experiment, vectors)
+    check_adapters(experiment, vectors)
     refuse_zero(vectors, f"studied by {experiment.name}")
     ctx = Context(model, vectors, task, experiment.n, experiment.seed, Store(Path(out)), memory, scale, progress)
     ctx.say, ctx.recaller = (to_stderr if progress else silent), _recall
@@ -109,24 +113,9 @@ def open_context(
     return ctx
 
 
-def _check_needs(experiment: Measurable, given: Mapping[str, Any]) -> None:
-    missing = [name for name in experiment.needs if given.get(name) is None]
-    if missing:
-        raise UserError(f"{experiment.name} needs {' and '.join(missing)}", works=f"give {missing[0]}=...")
-
-
-def _check_adapters(experiment: Measurable, vectors: Any) -> None:
-    kind = getattr(getattr(vectors, "card", None), "kind", "")
-    if experiment.no_adapters and kind in ("rank1", "lora"):
-        adapters = "rank-1 adapters" if kind == "rank1" else "adapters"
-        what = f"{experiment.name} takes no {adapters}: {experiment.no_adapters}"
-        raise UserError(what, given=vectors.card.name or "adapters", works="steering vectors, or another experiment")
-
-
 def run_in(ctx: Context, experiment: Measurable, *, shard: Shard | None = None) -> Run:
     """Run an experiment in a context that is at hand."""
-    if shard is not None and not 1 <= shard[0] <= shard[1]:
-        raise UserError("a shard is i/n with 1 <= i <= n", given=f"{shard[0]}/{shard[1]}", works="--shard 1/4")
+    check_shard(shard)
     meta = describe(experiment, ctx)
     ctx.folder = folder = ctx.store.folder(meta)
     name = "run" if shard is None else f"shard-{shard[0]}-of-{shard[1]}"

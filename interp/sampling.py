@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.arguments import check_sampling
 from interp.distributions import CACHED_ROWS
 from interp.errors import UserError
 from interp.finite import finite
@@ -49,9 +50,7 @@ class Sampling:
         object.__setattr__(self, "temperature", finite(self.temperature, "the temperature"))
         if self.memory_gb is not None and not finite(self.memory_gb, "memory_gb") > 0:
             raise UserError("a batch needs some memory", given=self.memory_gb, works="memory_gb=4")
-        if self.max_new_tokens < 1 or self.samples < 1 or self.temperature < 0:
-            given = f"{self.max_new_tokens} tokens, {self.samples} samples, temperature {self.temperature}"
-            raise UserError("sampling needs >= 1 token, >= 1 sample and a temperature >= 0", given=given)
+        check_sampling(self.max_new_tokens, self.samples, self.temperature, self.seed)
 
 
 def stream_seed(seed: int, problem: str, sample: int) -> int:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.arguments import check_items
 from interp.bare_model import takes_model
 from interp.batch import Batch, as_batch
 from interp.distributions import blocks, log_probs
@@ -96,9 +97,10 @@ def chosen_readouts(readouts: Sequence[str | Readout]) -> list[Readout]:
     """Readouts, those given by name with their default settings.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or something else is among them.
     """
-    if isinstance(readouts, str) or not len(readouts):
+    check_items("readouts", readouts, lambda one: isinstance(one, str) or hasattr(one, "columns"), '["kl", "entropy"]')
+    if not len(readouts):
         raise UserError("readouts are a sequence of at least one", given=repr(readouts), works='readouts=("kl",)')
     return [readout(one) if isinstance(one, str) else one for one in readouts]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.digest import digest
 from interp.errors import UserError
-from interp.files import disk_errors, read_json, write_atomically, write_json
+from interp.files import disk_errors, exists, read_json, write_atomically, write_json
 from interp.parts import Part, choose, read_frame, read_part, write_frame, write_part
 
 if TYPE_CHECKING:
@@ -65,9 +65,11 @@ class RunRecord:
         Raises:
             UserError: it is not the folder of a run, or was written by a later version.
         """
+        if not isinstance(path, str | Path):
+            raise UserError("this is no path of a run", given=type(path).__name__)
         folder = Path(path)
         folder = folder.parent if folder.name == "run.json" else folder
-        if not folder.is_dir():
+        if not exists(folder) or not folder.is_dir():
             raise UserError("no such run folder", given=path, works="give runs/<experiment>/<key>")
         if not (folder / "run.json").is_file():
             raise UserError("this folder holds no run.json", given=path, works="give runs/<experiment>/<key>")

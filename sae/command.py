@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
+from interp.before_loading import check_call
 from interp.cli.asking import PROMPT, asked, asks
-from interp.cli.options import reads_vectors
-from interp.given import as_model, as_task, as_vectors, check_paths, default_vectors
+from interp.cli.options import COUNT, POSITIVE, SEED, reads_vectors
+from interp.given import as_model, as_task, as_vectors, default_vectors
 from interp.numbers import shown
 from interp.reading import Reading
 
@@ -32,34 +32,35 @@ def command() -> None:
 @click.option("--scale", type=click.Choice(SCALES), default="quick", show_default=True, help="Sizes to start from.")
 @click.option("--layer", type=click.IntRange(0), help="Block; two thirds of the depth if not given.")
 @click.option("--of", type=click.Choice(["change", "stream"]), help="DiffSAE, or plain.")
-@click.option("--features", type=click.IntRange(1), help="Width of the dictionary.")
-@click.option("--k", type=click.IntRange(1), help="Active features of a token.")
+@click.option("--features", type=COUNT, help="Width of the dictionary.")
+@click.option("--k", type=COUNT, help="Active features of a token.")
 @click.option("--kind", type=click.Choice(["topk", "batchtopk"]), help="Activation.")
-@click.option("--problems", type=click.IntRange(1), help="Training problems.")
-@click.option("--steps", type=click.IntRange(1), help="Updates.")
-@click.option("--batch", type=click.IntRange(1), help="Tokens of an update.")
-@click.option("--rate", type=float, help="Adam's rate.")
-@click.option("--seed", type=click.IntRange(0), help="Of every random draw.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/sae"), show_default=True, help="Folder.")
+@click.option("--problems", type=COUNT, help="Training problems.")
+@click.option("--steps", type=COUNT, help="Updates.")
+@click.option("--batch", type=COUNT, help="Tokens of an update.")
+@click.option("--rate", type=POSITIVE, help="Adam's rate.")
+@click.option("--seed", type=SEED, help="Of every random draw.")
+@click.option("--out", metavar="DIR", default="runs/sae", show_default=True, help="Folder.")
 @asks()
 def train_command(
     model: str,
     vectors: str | None,
     task: str,
     scale: str,
-    out: Path,
+    out: str,
     reading: Reading,
     asking: Any,
     **settings: Any,
 ) -> None:
     """Train with sae-lens and report on held-out problems."""
-    check_paths(model=model, vectors=vectors, task=task)
+    check_call({"model": model, "vectors": vectors, "task": task}, out=out)
     from interp.tasks.asking import prompt_note
     from sae.training import TrainSettings, train
 
     chosen = TrainSettings.at(scale, **{name: value for name, value in settings.items() if value is not None})
     name = vectors or default_vectors(model)
-    loaded, problems = as_model(model), asked(as_task(task), asking, name)
+    problems = asked(as_task(task), asking, name)
+    loaded = as_model(model)
     given = as_vectors(name, loaded, problems, reading=reading)
     if note := prompt_note(given, problems):
         click.echo(f"interp: warning: {note}", err=True)
@@ -82,7 +83,7 @@ def train_command(
 @click.option(
     "--metric", type=click.Choice(["kl", "log_prob", "logit_diff"]), default="kl", show_default=True, help="Scalar."
 )
-@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Features to show.")
+@click.option("--top", type=COUNT, default=10, show_default=True, help="Features to show.")
 @reads_vectors
 @asks(*PROMPT, "tokens")
 def attribute_command(
@@ -97,7 +98,11 @@ def attribute_command(
     asking: Any,
 ) -> None:
     """Complete PROMPT greedily under the vectors and show which features the scalar comes from."""
-    check_paths(model=model, vectors=vectors, sae=name)
+    check_call({"model": model, "vectors": vectors, "sae": name, "task": task})
+    from sae.loading import check_name
+
+    if name is not None:
+        check_name(name)
     from interp.sites import Site
     from sae.attribute import Attributor
     from sae.loading import load_for
@@ -105,7 +110,8 @@ def attribute_command(
     from sae.passes import lay_out, streams
 
     studied = vectors or default_vectors(model)
-    loaded, problems = as_model(model), asked(as_task(task), asking, studied)
+    problems = asked(as_task(task), asking, studied)
+    loaded = as_model(model)
     given = as_vectors(studied, loaded, problems, reading=reading)
     found = load_for(given, loaded, name)
     rendered = problems.prompt(loaded.tokenizer, prompt)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError
 
 from interp import registry
 from interp.bare_model import takes_model
 from interp.errors import UserError
+from interp.files import as_path, exists
 from interp.given import as_model
 from sae.card import SaeCard
 from sae.catalogue import list_pretrained
@@ -67,6 +68,22 @@ def load_for(vectors: Any, model: Any, name: str | None = None, *, foreign: bool
     return found
 
 
+def check_name(name: str) -> str:
+    """Return the name of an autoencoder, whose weights are not read yet.
+
+    Raises:
+        UserError: nothing has this name.
+    """
+    folder = exists(as_path(name) / "cfg.json")
+    if not (folder or ":" in name or name in list_pretrained() or registry.offers("saes", name)):
+        raise _unknown(name)
+    return name
+
+
+SaeName = Annotated[str, AfterValidator(check_name)]
+"""An autoencoder as a setting."""
+
+
 def _find(name: str) -> Dictionary:
     shipped = list_pretrained()
     if name in shipped:
@@ -77,15 +94,20 @@ def _find(name: str) -> Dictionary:
             works = "name a Dictionary, or a folder of sae-lens"
             raise UserError("this is no autoencoder", given=f"{name} is a {type(installed).__name__}", works=works)
         return installed if isinstance(installed, Dictionary) else load_folder(Path(installed))
-    if (Path(name).expanduser() / "cfg.json").is_file():
-        return load_folder(Path(name).expanduser())
+    if exists(as_path(name) / "cfg.json"):
+        return load_folder(as_path(name))
     release, colon, identifier = name.partition(":")
     if colon:
         return _release(release, identifier)
-    close = difflib.get_close_matches(name, list(shipped), n=3, cutoff=0.3)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UserError:
+    shipped = list(list_pretrained())
+    close = difflib.get_close_matches(name, shipped, n=3, cutoff=0.3)
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     works = f"{hint}Give one of {', '.join(shipped) or '(none comes with this version)'}, a folder, or release:id"
-    raise UserError("no such autoencoder", given=name, works=works)
+    return UserError("no such autoencoder", given=name, works=works)
 
 
 def load_folder(folder: Path) -> Dictionary:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from interp.bare_model import takes_model
@@ -23,6 +22,7 @@ from interp.completions import paired_rows
 from interp.errors import UserError
 from interp.files import disk_errors, write_text
 from interp.given import as_model
+from interp.settings import Block, Count, Seed, Settings, Size
 from interp.sites import Site
 from sae.card import Of, SaeCard
 from sae.dictionary import Dictionary, hook_of
@@ -38,34 +38,32 @@ SCALES: dict[str, dict[str, Any]] = {
 """Settings of each scale that differ from the defaults."""
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Settings):
     """How a sparse autoencoder is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    layer: int | None = None
+    layer: Block | None = None
     """Block k whose output is described; two thirds of the model's depth if none."""
     of: Of = "change"
     """`change` (DiffSAE) or `stream` (plain), both on completions under the vectors."""
-    features: int = 512
+    features: Count = 512
     """Width of the dictionary."""
     kind: Literal["topk", "batchtopk"] = "topk"
     """Activation: TopK keeps k features of each token; BatchTopK k on average, and is saved with a threshold."""
-    k: int = 16
+    k: Count = 16
     """Active features of a token."""
-    problems: int = 320
+    problems: Count = 320
     """Training problems, one completion each."""
-    held_out: int = 40
+    held_out: Count = 40
     """Validation problems for the report."""
-    steps: int = 2000
+    steps: Count = 2000
     """Updates; the activations are computed once and seen again in other orders."""
-    batch: int = 256
+    batch: Count = 256
     """Tokens of an update."""
-    buffer: int = 8192
+    buffer: Count = 8192
     """Tokens among which batches are drawn."""
-    rate: float = 1e-3
+    rate: Size = 1e-3
     """Adam's rate, decayed to zero over the last fifth."""
-    seed: int = 0
+    seed: Seed = 0
     """Of completions, order and start."""
 
     @classmethod
@@ -73,7 +71,12 @@ class TrainSettings(BaseModel):
         """The settings of a scale, some of them replaced."""
         if scale not in SCALES:
             raise UserError("no such scale", given=scale, works=f"use one of {', '.join(SCALES)}")
-        return cls.model_validate({**SCALES[scale], **overrides})
+        settings = cls.model_validate({**SCALES[scale], **overrides})
+        if settings.k > settings.features:
+            raise UserError(
+                f"a dictionary of {settings.features} features has no {settings.k} active ones", works="a smaller k"
+            )
+        return settings
 
 
 @dataclass(frozen=True)
@@ -241,8 +244,8 @@ def _told(batches: Iterator[Tensor], steps: int, say: Callable[[str], None]) -> 
 
 def save(inner: Any, folder: Path, card: SaeCard) -> Path:
     """Write what `sae.load` and `SAE.load_from_disk` read: sae-lens' inference model, and our card beside it."""
-    folder.mkdir(parents=True, exist_ok=True)
     with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
         inner.save_inference_model(folder)
     write_card(folder, card)  # last: without it the folder is not listed
     return folder

@@ -118,7 +118,7 @@ def test_a_profile_runs_whole_and_costs_what_its_plan_says(
         run = shared.run(entry.experiment, {**entry.settings, **settings}, progress=False)
         made[entry.key] = RunRecord.read(run.record.path)
         assert entry.work is not None
-        planned = entry.work(run.experiment, subject(about, about.length, run.experiment.prefers, "given"))
+        planned = entry.work(run.experiment, subject(about, about.length, run.experiment.prefers, profile.shape.layers))
         # a completion's first token comes from the pass over its prompt, and a few end early
         assert planned.decoded / 3 < counted.decoded < 1.1 * planned.decoded, entry.key
         assert counted.forced < 1.5 * planned.forced, entry.key

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import torch
 
+from interp.arguments import shown
 from interp.bare_model import takes_model
 from interp.errors import UserError
+from interp.files import as_path, exists
 from interp.given import HUB, as_model, named_vectors
 from interp.reading import PLACEMENTS, ROWS, TRAINED, Placement
 from vectors.adaptive import AdaptiveVectors
@@ -133,6 +135,8 @@ def convert(
     Raises:
         UserError: the format cannot be written or cannot hold these vectors, or a layer has none.
     """
+    if not Path(target).name:
+        raise UserError("this is no name of a file", given=repr(str(target)), works="such as vectors.safetensors")
     chosen = find_format(to)
     if chosen.write is None:
         works = ", ".join(known.name for known in formats() if known.write is not None)
@@ -147,7 +151,7 @@ def _named(source: str | Path, model: Any, options: Options) -> Vectors | None:
     if found is None or isinstance(found, SteeringVectors | AdaptiveVectors):
         return found
     if isinstance(found, str | Path):
-        return read(Path(found).expanduser(), options)
+        return read(as_path(found), options)
     given = f"{source} gives a {type(found).__name__}"
     raise UserError("these are no directions that a file can hold", given=given, works="give them to a run")
 
@@ -169,15 +173,17 @@ def _options(
 
 def _resolve(source: str | Path, options: Options) -> Choice | Path:
     """The set or path that a source names."""
+    if not isinstance(source, str | Path):
+        raise UserError("vectors are loaded by a name or a path", given=shown(source))
     text = str(source)
     if isinstance(source, str) and _is_alias(text):
         return _find(text, options.seed)
     hub = isinstance(source, str) and text.startswith(HUB)
-    path = pull(text) if hub else Path(source).expanduser()
+    path = pull(text) if hub else as_path(source)
     choice = installed(path, options.seed)
     if choice is not None:
         return choice
-    known = path.exists() or text.startswith((".", "/", "~")) or path.suffix in (".safetensors", ".npy", ".gguf")
+    known = exists(path) or text.startswith((".", "/", "~")) or path.suffix in (".safetensors", ".npy", ".gguf")
     return path if known or hub or isinstance(source, Path) else _find(text, options.seed)
 
 
@@ -209,7 +215,7 @@ def _vectors(target: Choice | Path, options: Options) -> Vectors:
 def _adapter_folder(target: Choice | Path) -> Path | None:
     """The PEFT folder that an alias or a path stands for."""
     path = dict(target.found.files).get(-1) if isinstance(target, Choice) else target
-    return path if path is not None and matches(path) else None
+    return path if path is not None and exists(path) and matches(path) else None
 
 
 def load_choice(choice: Choice) -> Vectors:

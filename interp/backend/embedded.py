@@ -24,7 +24,7 @@ from filelock import FileLock
 
 from interp.backend.downloads import check_digest, hub_folder
 from interp.errors import UserError
-from interp.files import disk_errors
+from interp.files import as_path, disk_errors, exists
 from interp.gguf_header import Header, read_header
 from interp.registry import is_name, load, names
 
@@ -92,9 +92,9 @@ _WIDTHS = ("embedding_length", "feed_forward_length", "vocab_size", "attention.h
 def cache_folder() -> Path:
     """Folder for downloads and conversions: `INTERP_CACHE`, or `small-vectors` in the user's cache."""
     if given := os.environ.get("INTERP_CACHE"):
-        return Path(given).expanduser()
+        return as_path(given)
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser() / "small-vectors"
+    return as_path(base) / "small-vectors"
 
 
 def embedded_folder(name: str) -> Path:
@@ -253,12 +253,12 @@ def folder_of(source: str | Path, dtype: str = "float32") -> Path:
     Raises:
         UserError: no such model, or no connection.
     """
-    name, path = str(source), Path(source).expanduser()
+    name, path = str(source), as_path(source)
     if name in EMBEDDED:
         return embedded_folder(name)
     if path.suffix == ".gguf":
         return gguf_folder(path, dtype)
-    if path.is_dir():
+    if exists(path) and path.is_dir():
         if not (path / "config.json").is_file():
             raise UserError("this folder holds no Hugging Face model", given=name, works="it needs a config.json")
         return path

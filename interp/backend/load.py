@@ -23,6 +23,7 @@ from interp.backend.families import family_of, hooked_config, hooked_weights
 from interp.backend.folder_check import check_folder
 from interp.backend.lineage import lineage
 from interp.errors import UserError
+from interp.files import as_path, exists
 from interp.memory import is_out_of_memory
 
 BUFFERS = re.compile(r"blocks\.\d+\.attn\.(mask|IGNORE|rotary_sin|rotary_cos)")
@@ -86,8 +87,8 @@ def load_hooked(
     place = str(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     tokenizer = tokenizer or read_tokenizer(folder)
     model = _read(folder, wanted, place)
-    path = Path(str(source)).expanduser()
-    return _hook(model, tokenizer, path.stem if path.exists() else str(source), wanted or model.dtype, place)
+    path = as_path(str(source))
+    return _hook(model, tokenizer, path.stem if exists(path) else str(source), wanted or model.dtype, place)
 
 
 def read_config(folder: Path) -> Any:

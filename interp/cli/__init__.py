@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import click
 
 from interp import registry
+from interp.cli.terminal import PIPE_CLOSED, flush, silence, tolerant_streams
 from interp.errors import UserError
 
 
@@ -60,18 +61,33 @@ def call(arguments: Sequence[str]) -> int:
     """Run the command line and return its exit code."""
     debug = "--debug" in arguments
     plain = [argument for argument in arguments if argument != "--debug"]
-    with warnings.catch_warnings(), _interrupts():
+    with warnings.catch_warnings(), _interrupts(), tolerant_streams():
         warnings.showwarning = _show_warning
         try:
             code = app.main(args=plain, prog_name="interp", standalone_mode=False)
-        except (UserError, click.ClickException) as error:
+            flush()
+        except BrokenPipeError:
+            silence()
+            return PIPE_CLOSED
+        except (UserError, click.ClickException, OSError) as error:
             if debug:
                 raise
-            return _fail(error.format_message() if isinstance(error, click.ClickException) else str(error))
+            return _fail(_message(error))
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             return 130
     return code if isinstance(code, int) else 0
+
+
+def _message(error: Exception) -> str:
+    """The line for an error that is the user's, or their machine's, to mend."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if not isinstance(error, OSError):
+        return str(error)
+    silence()  # perhaps it is the standard output that cannot be written
+    reason = (error.strerror or str(error) or type(error).__name__).lower()
+    return f"{reason}: {error.filename or 'the standard output, or a file that the system does not name'}"
 
 
 @contextmanager

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.before_loading import check_call
 from interp.cli.asking import PROMPT, asks
-from interp.cli.options import DEFAULT_MODEL, reads_vectors
-from interp.given import as_model, as_vectors, check_paths
+from interp.cli.options import COUNT, DEFAULT_MODEL, SEED, TEMPERATURE, reads_vectors
+from interp.errors import UserError
+from interp.files import check_file
+from interp.given import as_model, as_vectors
 from interp.reading import Reading
 
 if TYPE_CHECKING:
@@ -24,9 +28,9 @@ _STEPS = ("", "on #4a3520", "on #7a4d22", "on #b36a24", "on #f28e2b")
 @click.argument("prompt")
 @click.option("--model", metavar="M", default=DEFAULT_MODEL, show_default=True, help="Model.")
 @click.option("--scale", "factors", metavar="A,B,...", default="1", show_default=True, help="Factors of the vectors.")
-@click.option("--tokens", type=click.IntRange(min=1), default=64, show_default=True, help="Longest completion.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, help="0 = greedy.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Random stream, the same for all.")
+@click.option("--tokens", type=COUNT, default=64, show_default=True, help="Longest completion.")
+@click.option("--temperature", type=TEMPERATURE, default=0.0, show_default=True, help="0 = greedy.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Random stream, the same for all.")
 @click.option("--foreign", is_flag=True, help="Allow vectors of other weights of the same shape.")
 @click.option("--html", "html_file", metavar="FILE", help="Write a page with coloured tokens.")
 @reads_vectors
@@ -45,8 +49,10 @@ def command(
     asking: Any,
 ) -> None:
     """Show base and steered completions of a prompt, tokens coloured by what the vectors changed."""
-    check_paths(vectors=vectors, model=model)
     scales = parse_factors(factors)
+    check_call({"vectors": vectors, "model": model})
+    if html_file is not None:
+        check_file(html_file)
     from interp.comparison import compare
     from interp.tasks import Task
     from interp.tasks.asking import prompt_note
@@ -67,11 +73,18 @@ def command(
 
 
 def parse_factors(text: str) -> list[float]:
-    """Numbers from "1,2,-1"."""
+    """Return the numbers in "1,2,-1".
+
+    Raises:
+        UserError: there is none, one is not finite, or one is repeated.
+    """
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        scales = [float(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise click.BadParameter(f"not numbers: {text}", param_hint="--scale") from None
+        scales = []
+    if not scales or not all(map(math.isfinite, scales)) or len(set(scales)) < len(scales):
+        raise UserError("--scale takes different finite numbers", given=text, works="--scale 1,2,-1")
+    return scales
 
 
 def _write(shown: Comparison, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from interp import registry
+from interp.before_loading import check_call
 from interp.cli.asking import asks
 from interp.cli.options import (
     add,
@@ -24,7 +26,7 @@ from interp.cli.options import (
 from interp.cli.suite import Given, Shared, run_all
 from interp.errors import UserError
 from interp.experiment import DEFAULT_SCALE, SCALES
-from interp.given import check_paths, describe_vectors
+from interp.given import describe_vectors
 from interp.reading import Reading
 
 
@@ -53,11 +55,13 @@ def command(
     """Measure what vectors gain, what they cost and how they act, beside controls: one page."""
     if scale not in SCALES:
         raise UserError("no such scale", given=scale, works=f"use one of {', '.join(SCALES)}")
-    check_paths(vectors=vectors, model=model)
+    check_call({"vectors": vectors, "model": model, "task": task, "prompts": prompts}, out=out, memory=memory)
     entries = registry.load("reports", "audit")()
     if dry_run:
+        named = {"model": model, "vectors": vectors, "task": task, "prompts": prompts}
+        flags = shlex.join(f"--{name}={value}" for name, value in named.items() if value is not None)
         for entry in entries:
-            click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale}")
+            click.echo(f"{entry.title}: interp run {entry.experiment} --scale {scale} {flags}")
         return 0
     common: dict[str, Any] = {"prompts": prompts, "foreign": foreign, "memory": memory, "jobs": jobs}
     given = Given(model, vectors, Path(out), scale, task, **common, reading=reading, asking=asking)

@@ -8,9 +8,12 @@ from typing import Any
 
 import click
 
+from interp.before_loading import check_call
 from interp.cli.asking import asked, asks
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK, reads_vectors
-from interp.given import as_model, as_task, as_vectors, check_paths
+from interp.cli.options import COUNT, DEFAULT_MODEL, DEFAULT_TASK, SEED, TEMPERATURE, reads_vectors
+from interp.errors import UserError
+from interp.files import check_file
+from interp.given import as_model, as_task, as_vectors
 from interp.reading import Reading
 
 
@@ -22,10 +25,10 @@ def _asked(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--foreign", is_flag=True, help="Allow vectors of other weights of the same shape."),
         click.option("--task", metavar="T", default=DEFAULT_TASK, show_default=True, help="Task."),
         click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True),
-        click.option("--n", type=click.IntRange(min=1), default=64, show_default=True, help="Problems."),
-        click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Samples of each."),
-        click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 = greedy."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of the random streams."),
+        click.option("--n", type=COUNT, default=64, show_default=True, help="Problems."),
+        click.option("--samples", type=COUNT, default=1, show_default=True, help="Samples of each."),
+        click.option("--temperature", type=TEMPERATURE, default=1.0, show_default=True, help="0 = greedy."),
+        click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random streams."),
         click.option("--out", metavar="DIR", default="runs", show_default=True, help="Where completions are kept."),
     ]
     for option in reversed(options):
@@ -43,6 +46,7 @@ def command() -> None:
 @_asked
 def export(file: str, out: str, **asked: Any) -> None:
     """Write a line of JSON for each sample: what was asked, and what was said where it is kept."""
+    check_file(file)
     from interp.completion_file import export as write
 
     model, request, problems = _request(out, **asked)
@@ -61,7 +65,11 @@ def import_(given: str, file: str, out: str, **asked: Any) -> None:
     A line of IN has "problem" (its id) and "text" or "ids", perhaps "ended"; `interp completions export` writes such
     lines without an answer.
     """
-    from interp.completion_file import import_lines
+    check_file(file)
+    from interp.completion_file import import_lines, read_lines
+
+    if not any({"text", "ids"} & line.keys() for line in read_lines(Path(given))):
+        raise UserError("this file holds no completions", given=given, works='lines with "problem" and "text"')
 
     model, request, problems = _request(out, **asked)
     count = import_lines(model, request, problems, Path(given), Path(file))
@@ -85,7 +93,7 @@ def _request(
     asking: Any,
 ) -> tuple[Any, Any, list[str]]:
     """Model, request and the problems' ids."""
-    check_paths(model=model, vectors=vectors, task=task)
+    check_call({"model": model, "vectors": vectors, "task": task}, out=out)
     from interp.context import Context
     from interp.tasks.asking import prompt_note
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from interp.before_loading import check_call
 from interp.cli.asking import asked, asks
-from interp.cli.options import DEFAULT_MODEL, DEFAULT_TASK, reads_vectors
-from interp.given import as_model, as_sources, as_task, as_vectors, check_paths, plain_name
+from interp.cli.options import COUNT, DEFAULT_MODEL, DEFAULT_TASK, POSITIVE, SEED, TEMPERATURE, reads_vectors
+from interp.given import as_model, as_sources, as_task, as_vectors, plain_name
 from interp.reading import Reading
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ _CONTROL = dict.fromkeys([*range(32), *range(127, 160)], "\ufffd") | {9: "\t"}
 @click.option("--foreign", is_flag=True, help="Allow vectors of other weights of the same shape.")
 @click.option("--task", metavar="T", default=DEFAULT_TASK, show_default=True, help="Task with answers.")
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
-@click.option("--n", type=click.IntRange(min=1), default=64, show_default=True, help="Problems.")
-@click.option("--samples", type=click.IntRange(min=1), default=1, show_default=True, help="Completions of each.")
-@click.option("--temperature", type=click.FloatRange(min=0), default=1.0, show_default=True, help="0 = greedy.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the random streams.")
-@click.option("--memory", type=float, metavar="GB", help="Bound on what generation may hold.")
+@click.option("--n", type=COUNT, default=64, show_default=True, help="Problems.")
+@click.option("--samples", type=COUNT, default=1, show_default=True, help="Completions of each.")
+@click.option("--temperature", type=TEMPERATURE, default=1.0, show_default=True, help="0 = greedy.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the random streams.")
+@click.option("--memory", type=POSITIVE, metavar="GB", help="Bound on what generation may hold.")
 @click.option("--completions-from", multiple=True, metavar="URL|FILE", help="What completes in the model's place.")
 @click.option("--out", metavar="DIR", default="runs", show_default=True, help="Where completions are kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
@@ -60,7 +61,8 @@ def command(
 
     Shows the prompt as the model gets it, a completion that is graded right and one that is graded wrong.
     """
-    check_paths(model=model, vectors=vectors, task=task)
+    given = {"model": model, "vectors": vectors, "task": task}
+    check_call(given, out=out, memory=memory, completions_from=completions_from)
     from interp.context import Context
     from interp.evaluation import evaluate
     from interp.store import Store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Sequence as AbstractSequence
@@ -13,10 +14,33 @@ import click
 
 from interp.errors import UserError
 from interp.given import check_paths
+from interp.limits import HIGHEST_SEED, MOST, VERBATIM
 from interp.reading import PLACEMENTS, ROWS, TRAINED, Reading
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_TASK = "word-problems"
+
+
+class FiniteRange(click.FloatRange):
+    """A number within bounds; click's own range lets NaN and infinity pass."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number.
+
+        Raises:
+            click.BadParameter: it is none, not finite, or out of bounds.
+        """
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+COUNT = click.IntRange(1, MOST)
+"""At least one."""
+SEED = click.IntRange(0, HIGHEST_SEED)
+TEMPERATURE = FiniteRange(min=0)
+POSITIVE = FiniteRange(min=0, min_open=True)
 
 _LISTS = (tuple, list, set, frozenset, AbstractSequence)
 
@@ -95,7 +119,7 @@ def prompts_option() -> click.Option:
 
 def memory_option() -> click.Option:
     """--memory."""
-    return click.Option(["--memory"], type=float, metavar="GB", help="Bound on what generation may hold.")
+    return click.Option(["--memory"], type=POSITIVE, metavar="GB", help="Bound on what generation may hold.")
 
 
 def completions_option() -> click.Option:
@@ -171,7 +195,7 @@ def _option(name: str, field: Any) -> click.Option:
 def _shown(default: object) -> str:
     if isinstance(default, tuple | list | set | frozenset):
         return ",".join(map(str, default)) or "none"
-    return "none" if default is None else str(default)
+    return "none" if default is None else str(default) or "empty"
 
 
 def _metavar(annotation: Any) -> str:
@@ -180,7 +204,7 @@ def _metavar(annotation: Any) -> str:
         return "|".join(map(str, literals))
     if _is_list(annotation):
         return "A,B,..."
-    kinds = {kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)}
+    kinds = {kind for kind in _members(annotation) if isinstance(kind, type)}
     return "INT" if int in kinds else "NUMBER" if float in kinds else "TEXT"
 
 
@@ -189,9 +213,22 @@ def _value(annotation: Any, text: Any) -> Any:
         return text
     if text.lower() == "none" and type(None) in _members(annotation):
         return None
-    if _is_list(annotation) and text not in _outer_literals(annotation):
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return text
+    if not _is_list(annotation) or text in _outer_literals(annotation):
+        return text
+    if text.lower() == "none" and text not in _inner(annotation):
+        return []  # of a list, the word by which the help calls an empty one
+    parts = text.split(",")
+    return [part for part in parts if part] if VERBATIM in _inner(annotation) else _stripped(parts)
+
+
+def _stripped(parts: Sequence[str]) -> list[str]:
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _inner(annotation: Any) -> list[Any]:
+    """The arguments of a list's elements: the literals that they may be, or their marks."""
+    elements = [element for member in _members(annotation) for element in get_args(member)]
+    return [part for element in elements for part in get_args(element)]
 
 
 def _members(annotation: Any) -> Sequence[Any]:

@@ -11,14 +11,14 @@ from typing import Any
 import click
 
 from interp import registry
+from interp.before_loading import check_call
 from interp.cli.asking import asking_options, pop_asking
-from interp.cli.options import DEFAULT_MODEL, add, jobs_option, reads_vectors
+from interp.cli.options import COUNT, DEFAULT_MODEL, POSITIVE, add, jobs_option, reads_vectors
 from interp.cli.plan import table
 from interp.cli.suite import Given, run_all
 from interp.costs import MACHINES
 from interp.errors import UserError
 from interp.experiment import SCALES
-from interp.given import check_paths
 from interp.profiles import PROFILES, Profile
 from interp.reading import Reading
 
@@ -40,13 +40,13 @@ ADAPTER_EXPERIMENTS = ("adaptive-scaling",)
 @click.option(
     "--scale", metavar="|".join(SCALES), help="Size of the runs. [default: quick; full on the paper's models]"
 )
-@click.option("--n", type=click.IntRange(1), metavar="N", help="Problems of every experiment, in place of the scale's.")
+@click.option("--n", type=COUNT, metavar="N", help="Problems of every experiment, in place of the scale's.")
 @click.option("--out", metavar="DIR", default="paper", show_default=True, help="Folder of the report and its runs.")
-@click.option("--memory", type=float, metavar="GB", help="Bound on what generation may hold.")
+@click.option("--memory", type=POSITIVE, metavar="GB", help="Bound on what generation may hold.")
 @click.option("--images", is_flag=True, help="Write PNG, SVG and PDF too (needs Chrome).")
 @click.option("--dry-run", is_flag=True, help="Print completions, tokens, memory and hours; run nothing.")
 @click.option("--gpu", metavar="|".join(MACHINES), help="For --dry-run: the device that hours are told for.")
-@click.option("--tokens", type=click.IntRange(1), metavar="N", help="Longest completion; for --dry-run: the mean.")
+@click.option("--tokens", type=COUNT, metavar="N", help="Longest completion; for --dry-run: the mean.")
 @reads_vectors
 def command(
     figures: tuple[str, ...],
@@ -75,13 +75,17 @@ def command(
         raise UserError("no such scale", given=scale, works=f"use one of {', '.join(SCALES)}")
     if gpu is not None and gpu not in MACHINES:
         raise registry.unknown("device", gpu, list(MACHINES))
-    check_paths(model=model, task=task, vectors=vectors, adapters=adapters, sae=sae)
+    named = {"model": model, "task": task, "vectors": vectors, "adapters": adapters, "sae": sae}
+    check_call(named, out=out, memory=memory)
     asking = pop_asking({**asked, "tokens": tokens})
     entries = [_with(entry, n, sae) for entry in chosen(figures)]
     if vectors is None:
         reading.refuse(None)
     if dry_run:
-        click.echo(table(entries, known, scale, machine=gpu or known.machine, tokens=tokens, vectors=vectors))
+        from interp.planned_model import planned
+
+        about = planned(known, model, task)
+        click.echo(table(entries, about, scale, machine=gpu or known.machine, tokens=tokens, vectors=vectors))
         return 0
     special = {str(name): adapters for name in ADAPTER_EXPERIMENTS} if adapters else dict[str, str]()
     source, problems = model or known.model, task or known.task

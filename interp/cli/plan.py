@@ -7,7 +7,8 @@ from typing import Any
 
 from interp import registry
 from interp.costs import MACHINES, Machine, Subject, Work, need
-from interp.given import default_vectors
+from interp.errors import UserError
+from interp.given import default_vectors, plain_name
 from interp.profiles import Profile
 
 HEAD = ("figure", "experiment", "n", "completions", "tokens", "memory GB", "hours")
@@ -29,6 +30,7 @@ def table(
     """
     length, device = tokens or profile.length, MACHINES[machine]
     longest = profile.prompt + max(profile.longest, length)
+    blocks = None if vectors is None else blocks_of(vectors, profile)
     rows: list[Sequence[str]] = [HEAD]
     total, hours, memory = Work(), 0.0, 0.0
     for entry in entries:
@@ -37,7 +39,7 @@ def table(
             rows.append((entry.key, entry.experiment, *[UNKNOWN] * 5))
             continue
         experiment = experiment.model_copy(update={"n": min(experiment.n, profile.problems)})
-        work = entry.work(experiment, subject(profile, length, experiment.prefers, vectors))
+        work = entry.work(experiment, subject(profile, length, experiment.prefers, blocks))
         needs = need(work, profile.shape, device, longest=longest)
         total, hours, memory = total + work, hours + needs.hours, max(memory, needs.memory_gb)
         rows.append((entry.key, entry.experiment, str(experiment.n), *_numbers(work, needs.memory_gb, needs.hours)))
@@ -45,12 +47,37 @@ def table(
     return "\n".join([*_aligned(rows), *_notes(profile, device, machine, length, memory)])
 
 
-def subject(profile: Profile, length: int, prefers: Sequence[str], vectors: str | None) -> Subject:
-    """Model and vectors as the formulas of the manifest take them."""
+def blocks_of(vectors: str, profile: Profile) -> int:
+    """Return how many blocks named vectors have; all of the model's where they are computed from it.
+
+    Raises:
+        UserError: they cannot be read, or are of another width or depth than the model.
+    """
+    if registry.offers("vectors", vectors):
+        return profile.shape.layers
+    loaded = registry.load("vectors", "intervention")(vectors)
+    layers = tuple(loaded.layers)
+    width = getattr(loaded, "d_model", profile.shape.d_model)
+    if width != profile.shape.d_model or max(layers) >= profile.shape.layers:
+        works = f"d_model {profile.shape.d_model}, layers 0 to {profile.shape.layers - 1}"
+        given = f"d_model {width}, layers up to {max(layers)}"
+        raise UserError("these vectors do not fit the model", given=given, works=works)
+    return len(layers)
+
+
+def subject(profile: Profile, length: int, prefers: Sequence[str], studied: int | None) -> Subject:
+    """Model and vectors as the formulas of the manifest take them.
+
+    Args:
+        profile: the model.
+        length: mean tokens of a completion.
+        prefers: sets that an experiment prefers where none is named.
+        studied: blocks of the vectors that every experiment would be made with; None = none was named.
+    """
     depth = profile.shape.layers
     blocks = {alias: len(one.files) if one.apart else depth for alias, one in _shipped(profile.model).items()}
-    own = depth
-    if vectors is None:
+    own = depth if studied is None else studied
+    if studied is None:
         own = blocks.get(default_vectors(profile.model, prefers).removeprefix(f"{profile.model}/"), depth)
     return Subject(
         layers=depth,
@@ -81,6 +108,11 @@ def _short(count: float) -> str:
     return f"{count:.0f}"
 
 
+def _parameters(profile: Profile) -> str:
+    count = profile.shape.parameters
+    return f"{profile.shape.layers} blocks, {_short(count)} parameters"
+
+
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     return [
@@ -94,7 +126,8 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _notes(profile: Profile, device: Machine, machine: str, length: int, memory: float) -> list[str]:
     said = [
-        f"on {profile.model}, {profile.task}: completions of {length} tokens (--tokens), without set-up and grading",
+        f"on {plain_name(profile.model)} ({_parameters(profile)}), {plain_name(profile.task)}: completions of {length} "
+        "tokens (--tokens), without set-up and grading",
         f"hours on one {machine} (--gpu): {device.memory_gb:g} GB, {device.bandwidth:g} GB/s and {device.teraflops:g} "
         f"TFLOP/s, if {device.part:.0%} of these are reached; derived, not measured",
         "completions that entries share are counted in each, and made once",

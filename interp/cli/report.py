@@ -8,6 +8,7 @@ import click
 
 from interp import registry
 from interp.cli.show import find_run
+from interp.files import check_out
 
 
 @click.command("report")
@@ -17,5 +18,6 @@ from interp.cli.show import find_run
 @click.option("--runs-in", metavar="DIR", default="runs", show_default=True, help="Folder of runs, for keys.")
 def command(runs: tuple[str, ...], title: str, out: str, runs_in: str) -> None:
     """Write one page with the figures, methods and tables of runs."""
+    check_out(out)
     records = [find_run(run, runs_in) for run in runs]
     click.echo(registry.load("reports", "runs")(records, Path(out), title=title))

@@ -11,6 +11,7 @@ import click
 from interp.active_edits import active_vectors
 from interp.cli.options import reads_vectors
 from interp.errors import UserError
+from interp.files import exists
 from interp.origin import module_file
 from interp.reading import Reading
 from interp.store import RunRecord, Store
@@ -25,7 +26,7 @@ def find_run(text: str, out: str) -> RunRecord:
     Raises:
         UserError: there is none, or several keys start so.
     """
-    if Path(text).exists():
+    if text and exists(Path(text)):
         return RunRecord.read(text)
     hits = [record for record in Store(Path(out)).records() if record.path.name.startswith(text)]
     if len(hits) == 1:
@@ -50,8 +51,10 @@ def stale(record: RunRecord) -> bool:
 @reads_vectors
 def show(what: str, out: str, reading: Reading) -> None:
     """Show the card and the table of a run, or operation, norms and card of vectors."""
+    if not what.strip():
+        raise UserError("this name is empty", works="give a run's folder or key, or vectors")
     path = Path(what)
-    if path.name == "run.json" or (path / "run.json").is_file() or Store(Path(out)).has(what):
+    if path.name == "run.json" or exists(path / "run.json") or Store(Path(out)).has(what):
         reading.refuse(what)
         _show_run(find_run(what, out))
     else:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from interp import registry
-from interp.cli.options import DEFAULT_MODEL, reads_vectors
+from interp.before_loading import check_call
+from interp.cli.options import DEFAULT_MODEL, SEED, reads_vectors
 from interp.errors import UserError
-from interp.given import check_paths
+from interp.files import check_out
 from interp.reading import Reading
 
 
@@ -20,14 +23,14 @@ def command() -> None:
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT")
 @click.option("--to", "to", metavar="FORMAT", help="Format to write (see `interp list formats`); from OUT's suffix.")
-@click.option("--seed", type=int, help="Which run of a folder that holds several.")
+@click.option("--seed", type=SEED, help="Which run of a folder that holds several.")
 @reads_vectors
 @click.option("--layers", metavar="A,B,...", help="Blocks to write [default: all that IN has].")
 def convert(
     source: str, target: str, to: str | None, seed: int | None, layers: str | None, reading: Reading
 ) -> None:
     """Read vectors in any known format and write them in another."""
-    check_paths(vectors=source)
+    check_call({"vectors": source})
     chosen = to or _by_suffix(target)
     if not registry.is_name("formats", chosen):
         raise registry.unknown("format", chosen, registry.names("formats"))
@@ -55,7 +58,7 @@ def _by_suffix(target: str) -> str:
 @reads_vectors
 def push(vectors: str, repository: str, public: bool, reading: Reading) -> None:
     """Upload vectors and their card to the Hugging Face hub; `hf://USER/NAME` loads them."""
-    check_paths(vectors=vectors)
+    check_call({"vectors": vectors})
     click.echo(registry.load("vectors", "load")(vectors, **reading.arguments).push(repository, private=not public))
 
 
@@ -68,6 +71,9 @@ def push(vectors: str, repository: str, public: bool, reading: Reading) -> None:
 @reads_vectors
 def bake(vectors: str, out: str, model: str, foreign: bool, together: bool, reading: Reading) -> None:
     """Write a plain Hugging Face checkpoint with the vectors inside, for any engine."""
-    check_paths(vectors=vectors, model=model)
+    check_call({"vectors": vectors, "model": model})
+    if Path(out).exists():
+        raise UserError("this folder exists", given=out, works="name a new one")
+    check_out(out)
     loaded = registry.load("vectors", "load")(vectors, **reading.arguments)
     click.echo(registry.load("vectors", "bake")(loaded.together() if together else loaded, model, out, foreign=foreign))

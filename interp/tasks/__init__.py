@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.errors import UserError
+from interp.files import as_path, exists
 from interp.grading import load_scorer
 from interp.registry import is_name, load, names, unknown
 from interp.tasks.benchmarks import ALL_BENCHMARKS, BENCHMARKS, all_benchmarks, benchmark
@@ -55,7 +56,7 @@ def load_task(name: str | Path, *, scorer: str | None = None) -> Task:
 
 
 def _find(name: str) -> Task:
-    path = Path(name).expanduser()
+    path = as_path(name)
     if path.suffix == ".jsonl":
         return from_jsonl(path)
     if path.suffix == ".txt":
@@ -68,7 +69,7 @@ def _find(name: str) -> Task:
         return benchmark(name)
     if name == ALL_BENCHMARKS:
         return all_benchmarks()
-    if path.exists():
+    if exists(path):
         raise UserError("not a task file", given=name, works="give a .jsonl file, a .txt file or path/to/file.py:Name")
     hub = _HUB.fullmatch(name)
     if hub:

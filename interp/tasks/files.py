@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from interp.errors import UserError
+from interp.files import as_path
 from interp.grading import LastBox, Scorer
 from interp.tasks.answers import answer_text
 from interp.tasks.lines import read_lines, text_lines
@@ -57,7 +58,7 @@ def from_jsonl(path: str | Path, *, scorer: Scorer | None = None, max_new_tokens
     Raises:
         UserError: the file is missing, empty or has a wrong line; the message names the line.
     """
-    file = Path(path).expanduser()
+    file = as_path(path)
     settings, problems = read_lines(file)
     chosen = scorer or settings.scorer or LastBox()
     boxed = isinstance(chosen, LastBox) and any(problem.answer is not None for problem in problems)
@@ -78,7 +79,7 @@ def from_prompts(path: str | Path, *, max_new_tokens: int | None = None) -> Task
     Raises:
         UserError: the file is missing or empty, has a wrong line, or is a table, an archive or JSON.
     """
-    file = Path(path).expanduser()
+    file = as_path(path)
     if file.suffix == ".jsonl":
         return from_jsonl(file, max_new_tokens=max_new_tokens)
     if file.suffix.lower() in NO_PROMPTS:

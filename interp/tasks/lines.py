@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from interp.errors import UserError
+from interp.files import regular_file
 from interp.grading import Regex, Scorer, load_scorer
 from interp.tasks.answers import answer_text
 from interp.tasks.task import SPLITS, Problem
@@ -46,7 +47,7 @@ def text_lines(file: Path) -> list[str]:
         UserError: it cannot be read, or a line is not UTF-8; the message names the line.
     """
     try:
-        raw = file.read_bytes()
+        raw = regular_file(file).read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
     try:

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, cast, get_args
 
+from interp.arguments import check_items, check_whole
 from interp.chat import Tokenizer, render
 from interp.digest import digest
 from interp.errors import UserError
 from interp.grading import Function, Grade, LastBox, Scorer
 from interp.identity import kept_identity
+from interp.limits import MOST
 from interp.prompts import Prompt
 from interp.source_files import is_project
 from interp.tasks.answers import answer_text
@@ -49,6 +51,7 @@ class Problem:
     def __post_init__(self) -> None:
         if self.answer is not None:
             object.__setattr__(self, "answer", answer_text(self.answer, f"problem {self.id}"))
+
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +98,7 @@ class Task:
         Raises:
             UserError: a problem is no text or empty, or an answer is something else (None, true, bytes).
         """
-        if isinstance(problems, str):
-            raise UserError("a task is made from a list of problems", given=problems[:60], works=f"[{problems[:20]!r}]")
+        check_items("problems", problems, lambda _: True, '[("1 + 1?", "2")]')  # a text alone is no list
         made = [_problem(index, item) for index, item in enumerate(problems)]
         return cls(
             name,
@@ -143,6 +145,8 @@ class Task:
         if not found:
             works = 'choose on another task, or give each problem a "split" field: train, validation or test'
             raise UserError(f"task {self.name} has no {split} problems, so nothing can be chosen on them", works=works)
+        if n is not None:
+            check_whole("n", n, least=-MOST, most=10**40)
         if n is not None and not 0 < n <= len(found):
             raise UserError(f"task {self.name} has {len(found)} {split} problems", given=f"n={n}")
         return found[:n]

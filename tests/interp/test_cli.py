@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -114,6 +115,26 @@ class Slow(threading.Timer):
     slowed = 0
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handler: a job that a script starts in the background ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_ignored_interrupt_stays_ignored(root: Path) -> None:
+    code = (
+        "import signal, click, interp.cli as cli;"
+        "cli.app = click.Command('x', callback=lambda: (signal.raise_signal(signal.SIGINT), click.echo('went on')));"
+        "raise SystemExit(cli.call([]))"
+    )
+    command = ["sh", "-c", 'trap \'\' INT; exec "$0" -c "$1"', sys.executable, code]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "went on\n", "")
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("timer", [threading.Timer, Slow])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_inside_a_destructor_still_ends_the_command(

@@ -125,8 +125,12 @@ def test_full_and_read_only_disks_are_one_line(tmp_path: Path) -> None:
             raise OSError(code, os.strerror(code))
         assert "\n" not in str(caught.value)
         assert "--out" in str(caught.value)
-    with pytest.raises(IsADirectoryError), disk_errors(tmp_path):
-        raise IsADirectoryError(errno.EISDIR, "other errors are ours")
+    for code in (errno.EISDIR, errno.ENOENT, errno.ENAMETOOLONG, errno.EINVAL, errno.EIO, errno.ELOOP, errno.ENXIO):
+        with pytest.raises(UserError, match="cannot write"), disk_errors(tmp_path):
+            raise OSError(code, os.strerror(code))
+    for other in (ValueError("ours"), ConnectionRefusedError(errno.ECONNREFUSED, "ours")):
+        with pytest.raises(type(other), match="ours"), disk_errors(tmp_path):
+            raise other
 
 
 def test_out_may_not_be_a_file(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_mistakes_name_the_line(rows: list[str], message: str, tmp_path: Path) -
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot read .*No such file"):
+    with pytest.raises(UserError, match="no such file"):
         load_task(tmp_path / "missing.jsonl")
     (tmp_path / "latin.jsonl").write_bytes('{"problem": "é"}'.encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from interp.cli.asking import asked, asks
+from interp.cli.options import COUNT, POSITIVE, SEED
 from interp.errors import UserError
 from vectors.catalogue import PRETRAINED
 from vectors.train.plan import EMBEDDED_MODEL, EMBEDDED_TASK, embedded_plan
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from interp.tasks.task import Task
     from vectors.train.trainer import Trained
 
+DTYPE = click.Choice(["float32", "bfloat16", "float16", "float64"])
+
 
 @click.command("train")
 @click.option("--model", metavar="M", default=EMBEDDED_MODEL, show_default=True, help="Model to train for.")
@@ -25,37 +28,40 @@ if TYPE_CHECKING:
 @click.option("--layers", metavar="L", default="all", show_default=True, help="all, each (in turn), or 0,5,9 together.")
 @click.option("--kind", type=click.Choice(KINDS), default="vector", show_default=True, help="What is trained.")
 @click.option("--place", type=click.Choice(PLACES), default="mlp_out", show_default=True, help="Where a vector goes.")
-@click.option("--rank", type=click.IntRange(1), help="Of LoRA; for vectors, of the matrix over layers.")
+@click.option("--rank", type=COUNT, help="Of LoRA; for vectors, of the matrix over layers.")
 @click.option("--reward", type=click.Choice(REWARDS), default="correct", show_default=True, help="What is rewarded.")
-@click.option("--steps", type=click.IntRange(1), default=40, show_default=True, help="Updates.")
-@click.option("--prompts", type=click.IntRange(1), default=16, show_default=True, help="Problems a step.")
+@click.option("--steps", type=COUNT, default=40, show_default=True, help="Updates.")
+@click.option("--prompts", type=COUNT, default=16, show_default=True, help="Problems a step.")
 @click.option("--samples", type=click.IntRange(2), default=8, show_default=True, help="Completions of each problem.")
-@click.option("--rate", type=float, help="AdamW's rate; by rule if not given.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of every random draw.")
-@click.option("--validate-every", type=click.IntRange(1), default=10, show_default=True, help="Steps.")
+@click.option("--rate", type=POSITIVE, help="AdamW's rate; by rule if not given.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of every random draw.")
+@click.option("--validate-every", type=COUNT, default=10, show_default=True, help="Steps.")
 @click.option("--test", "n_test", type=click.IntRange(0), help="Test problems at the end; all if not given.")
 @click.option("--plan", type=click.Choice(["embedded"]), help="Train what the shipped set still lacks.")
 @click.option("--resume", is_flag=True, help="Continue a run of the same settings; a plan always does.")
-@click.option("--dtype", help="Of the weights; the checkpoint's own if not given.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Folder of runs.")
 @click.option(
-    "--install", type=click.Path(path_type=Path), help="Folder that gets finished sets; with a plan, the shipped set's."
+    "--dtype",
+    type=DTYPE,
+    help="Of the weights; the checkpoint's own if not given.",
 )
+@click.option("--out", metavar="DIR", default="runs", show_default=True, help="Folder of runs.")
+@click.option("--install", metavar="DIR", help="Folder that gets finished sets; with a plan, the shipped set's.")
 @asks()
 def command(
-    model: str, task: str, plan: str | None, install: Path | None, resume: bool, asking: Any, **options: Any
+    model: str, task: str, plan: str | None, install: str | None, resume: bool, asking: Any, **options: Any
 ) -> None:
     """Train steering vectors, adapters or all weights with RLOO."""
     dtype, out, layers = options.pop("dtype"), options.pop("out"), options.pop("layers")
     if plan is None:
         chosen = _settings(layers, options)
-        runner = _Runner(model, task, dtype, out, install, asking)
+        runner = _Runner(model, task, dtype, Path(out), Path(install) if install else None, asking)
         for settings in runner.in_turn(chosen) if layers == "each" else [chosen]:
             runner.train(settings, resume=resume)
         return
     if (model, task) != (EMBEDDED_MODEL, EMBEDDED_TASK) or asking != type(asking)():
         raise UserError("the plan is for the embedded model and its task", given=f"{model}, {task}")
-    _Runner(model, task, dtype, out, install or PRETRAINED / model, asking).share(embedded_plan())
+    folder = Path(install) if install else PRETRAINED / model
+    _Runner(model, task, dtype, Path(out), folder, asking).share(embedded_plan())
 
 
 def _settings(layers: str, options: dict[str, Any]) -> TrainSettings:
@@ -70,10 +76,10 @@ def _settings(layers: str, options: dict[str, Any]) -> TrainSettings:
             numbers = tuple(int(part) for part in layers.split(","))
         except ValueError:
             raise UserError("no such layers", given=layers, works="all, each, or blocks such as 0,5,9") from None
-    if options["rate"] is not None and not options["rate"] > 0:
-        raise UserError("a rate is positive", given=options["rate"])
     n_test = options.pop("n_test")
-    return TrainSettings.model_validate({**options, "layers": numbers, "test": n_test})
+    settings = TrainSettings.model_validate({**options, "layers": numbers, "test": n_test})
+    settings.check_kind()
+    return settings
 
 
 class _Runner:
@@ -82,9 +88,11 @@ class _Runner:
     def __init__(
         self, model: str, task: str, dtype: str | None, out: Path, install: Path | None, asking: Any = None
     ) -> None:
-        from interp.given import as_task, check_paths
+        from interp.before_loading import check_call
+        from interp.given import as_task
 
-        check_paths(model=model)
+        check_call({"model": model, "task": task}, out=out)
+        check_call({}, out=install)
         self._name, self._dtype, self.out, self.install = model, dtype, out, install
         self.task: Task = as_task(task) if asking is None else asked(as_task(task), asking, None)
         for split in ("train", "validation"):

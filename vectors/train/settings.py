@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from interp.errors import UserError
+from interp.settings import Blocks, Settings
 
 Kind = Literal["vector", "rank1", "lora", "full"]
 """What is trained: vectors; one rank-1 adapter of down_proj a layer; LoRA of rank r on down_proj; all weights."""
@@ -39,14 +40,12 @@ FULL_RATE = 1e-5
 """All weights."""
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(Settings):
     """Settings of one run; unknown ones are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: Kind = "vector"
     """What is trained."""
-    layers: tuple[int, ...] = ()
+    layers: Blocks = ()
     """Blocks that are trained together in this run, 0 = first block; empty = all."""
     place: Place = "mlp_out"
     """Where a vector is added."""
@@ -89,6 +88,17 @@ class TrainSettings(BaseModel):
         if len(set(layers)) != len(layers) or min(layers) < 0 or max(layers) >= n_layers:
             given = ",".join(map(str, layers))
             raise UserError(f"the model has blocks 0 to {n_layers - 1}, each trained once", given=given)
+        self.check_kind()
+        if self.kind == "full" and len(layers) != n_layers:
+            raise UserError("full tuning trains all weights", works="--layers all")
+        return self.model_copy(update={"layers": tuple(sorted(layers))})
+
+    def check_kind(self) -> None:
+        """Raise where the kind contradicts the place or the rank.
+
+        Raises:
+            UserError: it does.
+        """
         if self.kind != "vector" and self.place != "mlp_out":
             raise UserError("only a vector has a place", given=f"{self.kind} at {self.place}", works="--kind vector")
         if self.kind in ("rank1", "full") and self.rank is not None:
@@ -96,9 +106,6 @@ class TrainSettings(BaseModel):
             raise UserError(f"{self.kind} takes no rank", given=self.rank, works=works)
         if self.kind == "lora" and self.rank is None:
             raise UserError("LoRA needs a rank", works="--rank 1")
-        if self.kind == "full" and len(layers) != n_layers:
-            raise UserError("full tuning trains all weights", works="--layers all")
-        return self.model_copy(update={"layers": tuple(sorted(layers))})
 
     @property
     def warm_steps(self) -> int:
