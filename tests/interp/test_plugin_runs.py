@@ -130,7 +130,7 @@ def test_an_experiment_counts_its_bases_attributes_and_the_plugins_that_it_names
     assert measured()[:2] == (6.0, 0.5)
     first = measured()
     assert first == measured()
-    for name, value in (("rate", 5.0), ("value", 0.25), ("own", 7.0)):
+    for name, value in (("rate", 5.0), ("value", 0.25), ("own", 77.0)):
         parts[name] = value
         sys.modules.pop("base", None)
         assert measured()[:2] == (parts["rate"] * parts["own"], parts["value"]), name
