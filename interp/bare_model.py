@@ -21,7 +21,7 @@ def takes_model(target: Target) -> Target:
     if isinstance(target, type):
         kind: Any = target
         kind.__init__ = takes_model(kind.__init__)
-        return target
+        return kind
 
     @functools.wraps(target)
     def call(*arguments: Any, **named: Any) -> Any:

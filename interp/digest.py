@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -64,15 +65,17 @@ def _canonical_object(part: object) -> Any:
         array: Any = part
         return {"tensor": [str(array.dtype), list(array.shape), hashlib.sha256(array.tobytes()).hexdigest()]}
     if callable(part):
-        from interp.identity import code_identity
-
-        return {"source": code_identity(part)}
+        return {"source": _identity_of_code(part)}
     raise UserError("a value of this type has no digest", given=type(part).__qualname__)
 
 
 def _code_of(kind: type) -> dict[str, str]:
     """Identity of a user's class, whose methods may do anything; none for the classes of this project."""
-    from interp.identity import code_identity
     from interp.source_files import is_project
 
-    return {} if is_project(kind) else {"code": code_identity(kind)}
+    return {} if is_project(kind) else {"code": _identity_of_code(kind)}
+
+
+def _identity_of_code(part: object) -> str:
+    # by name, because that module hashes with this one
+    return str(import_module("interp.identity").code_identity(part))

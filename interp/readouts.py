@@ -293,7 +293,7 @@ def readout(name: str) -> Readout:
         UserError: there is no such readout, or it must be told tokens first.
     """
     kind: Any = BUILT_IN[name] if name in BUILT_IN else load("readouts", name)
-    made = _made(kind, name) if isinstance(kind, type) or not hasattr(kind, "columns") else kind
+    made: Any = _made(kind, name) if isinstance(kind, type) or not hasattr(kind, "columns") else kind
     if not callable(made) or not isinstance(getattr(made, "columns", None), Mapping):
         works = "name an object with `columns` that is called with Rows, its class, or a function that returns it"
         raise UserError("this is no readout", given=name, works=works)

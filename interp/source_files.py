@@ -116,14 +116,21 @@ def _text(module: str) -> bytes | None:
     return text
 
 
+_SEEN: dict[str, tuple[object, bytes]] = {}
+"""Import and text of each module of the user when it was first looked at."""
+
+
 def _check_unchanged(module: ModuleType, text: bytes, file: Path) -> None:
-    """Compare the functions in memory with the file."""
+    """Compare the file with what it was when it was first seen, and its functions with those in memory."""
+    seen = _SEEN.setdefault(module.__name__, (module.__spec__, text))
+    if seen[0] is not module.__spec__:  # it was imported again
+        seen = _SEEN[module.__name__] = (module.__spec__, text)
     try:
         compiled = compile(text, str(file), "exec", dont_inherit=True)
     except (SyntaxError, ValueError):
         compiled = None
     known = set(() if compiled is None else _codes(compiled))
-    if any(function.__code__ not in known for function in _functions(module, str(file))):
+    if seen[1] != text or any(function.__code__ not in known for function in _functions(module, str(file))):
         works = "start Python again, so that it runs what the file says"
         raise UserError(f"{file.name} changed after it was imported", works=works)
 

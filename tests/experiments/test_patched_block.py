@@ -177,7 +177,7 @@ def test_patches_are_found_by_name_and_heads_are_counted(ctx: Context, tmp_path:
     own = tmp_path / "own.py"
     own.write_text("from interp import CLEAN, BlockPaths\nKEYS_ONLY = BlockPaths(q=CLEAN, v=CLEAN)\nOTHER = 3\n")
     assert patch(f"{own}:KEYS_ONLY", model) == BlockPaths(q=CLEAN, v=CLEAN)
-    with pytest.raises(UserError, match="BlockPaths value"):
+    with pytest.raises(UserError, match="a BlockPaths or an Edit"):
         patch(f"{own}:OTHER", model)
 
 

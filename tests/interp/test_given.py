@@ -25,13 +25,11 @@ import torch
 from vectors import SteeringVectors
 from vectors.card import Card
 
-calls = []
-
 def from_nothing():
     return SteeringVectors(torch.ones(1, 48), (1,), Card(d_model=48))
 
 def from_model(model, task):
-    calls.append(task.name)
+    model.asked = [*getattr(model, "asked", ()), task.name]  # a global that it changed would be another function
     return SteeringVectors(2 * torch.ones(1, model.d_model), (2,), Card(d_model=model.d_model))
 """
 
@@ -61,11 +59,11 @@ def test_computed_vectors_are_computed_once(plugin: None, model: Model, tmp_path
     task = Task.of([("1 + 1", "2")], name="sums")
     first = given.as_vectors("twos", model, task, keep=tmp_path)
     again = given.as_vectors("twos", model, task, keep=tmp_path)
-    assert sys.modules[_MODULE].calls == ["sums"]
+    assert vars(model)["asked"] == ["sums"]
     assert again == first
     assert torch.equal(first.directions, 2 * torch.ones(1, 48))
     given.as_vectors("twos", model, Task.of([("2 + 1", "3")], name="others"), keep=tmp_path)
-    assert sys.modules[_MODULE].calls == ["sums", "others"]
+    assert vars(model)["asked"] == ["sums", "others"]
     with pytest.raises(UserError, match="a model and a task"):
         given.as_vectors("twos")
 
