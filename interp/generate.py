@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from interp.backend.cache import Cache

@@ -85,8 +85,8 @@ class Model:
             UserError: code is on the model as a whole, or dropout is on.
         """
         about = survey(self.hooked)
-        if about.whole:
-            works = "remove it, or put the hook on a block: code on the model as a whole may change its logits"
+        if about.whole:  # it may change the logits after they are computed
+            works = "remove it, or put the hook on a block"
             raise UserError("what this model computes cannot be followed", given=about.whole, works=works)
         if about.foreign or not runs_functionally(self.hooked, about.kinds):
             return path_of(self.hooked, caches=not about.foreign)
@@ -131,15 +131,14 @@ class Model:
     def fingerprint(self) -> str:
         """Identity of everything in this model that can change a number, as it is now; what recalls results uses it.
 
-        It reads all weights (0.1 s for the embedded model): take it once a call. See `interp.backend.fingerprint`.
+        It reads all weights (0.2 s for the embedded model): take it once a call. See `interp.backend.fingerprint`.
         """
         return fingerprint(self.hooked, self.tokenizer, self.stop_ids)
 
     @property
     def lineage(self) -> str:
         """Identity of the base model, whatever dtype it was loaded in and however it was tuned; vectors fit by it.
-
-        When NOT to use it: to recall results. Models with different weights share it.
+        Models with different weights share it: never recall results by it.
         """
         return lineage(self.hooked)
 
@@ -179,11 +178,7 @@ class Model:
         return Tokens(ids, position, prompt_len, rows, self.texts.exact, weight=weight)
 
     def check(self, batch: Batch) -> None:
-        """Refuse tokens and lengths that this model does not have.
-
-        Raises:
-            UserError: a token has no row in the embedding, or a row is longer than the context.
-        """
+        """Refuse tokens that have no row in the embedding, and rows longer than the context."""
         batch.check(tokens=self.n_tokens, context=self.n_ctx)
 
     def run(self, batch: Batch | Tensor, edits: Edits = (), read: Sequence[Site] = ()) -> Trace:
@@ -268,7 +263,7 @@ class Model:
         return self.logits(resid)
 
     def logits(self, final: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-        """The same of whole rows, [batch, pos, d_model], as the model's own forward pass has them; it runs hooks too."""
+        """The same of whole rows, as the model's own forward pass has them; hooks take part."""
         normed = self.hooked.ln_final(final) if self.cfg.normalization_type is not None else final
         logits = unembed(self.hooked, normed)
         cap = self.cfg.output_logits_soft_cap
@@ -305,4 +300,3 @@ class Model:
         }
         rows = "".join(f"<tr><th>{name}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
         return f"<table><caption>{escape(self.name)}</caption>{rows}</table>"
-

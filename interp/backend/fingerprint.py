@@ -33,9 +33,29 @@ WEIGHTS = 16
 """Hexadecimal digits of a fingerprint that stand for the weights; the rest stands for what is done with them."""
 
 _NAMES = frozenset(
-    "model_name device n_devices seed init_weights init_mode initializer_range n_params tokenizer_name from_checkpoint"
-    " checkpoint_index checkpoint_label_type checkpoint_value trust_remote_code default_prepend_bos"
-    " tokenizer_prepends_bos use_hook_tokens _name_or_path name_or_path transformers_version torch_dtype".split()
+    [
+        "model_name",
+        "device",
+        "n_devices",
+        "seed",
+        "init_weights",
+        "init_mode",
+        "initializer_range",
+        "n_params",
+        "tokenizer_name",
+        "from_checkpoint",
+        "checkpoint_index",
+        "checkpoint_label_type",
+        "checkpoint_value",
+        "trust_remote_code",
+        "default_prepend_bos",
+        "tokenizer_prepends_bos",
+        "use_hook_tokens",
+        "_name_or_path",
+        "name_or_path",
+        "transformers_version",
+        "torch_dtype",
+    ]
 )
 """Settings of a config that change no number: names, places, how weights were drawn, what is done with strings."""
 
@@ -77,7 +97,7 @@ def _tensors(hooked: Any) -> list[tuple[str, Tensor]]:
     root = hooked.original_model if isinstance(hooked, TransformerBridge) else hooked
     found: list[tuple[str, Tensor]] = []
     for prefix, module in root.named_modules():
-        held = {**module._parameters, **module._buffers, **vars(module)}  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        held = {**module._parameters, **module._buffers, **vars(module)}  # pyright: ignore[reportPrivateUsage]
         found += [(f"{prefix}.{name}", value) for name, value in held.items() if isinstance(value, Tensor)]
     return found
 
@@ -96,7 +116,7 @@ def _angles(hooked: HookedTransformer) -> dict[str, Tensor]:
             continue
         key = str(attn.attn_type), len(attn.rotary_cos)
         if key not in known:
-            width, base, dtype = hooked.cfg.rotary_dim, attn._rotary_base(), hooked.cfg.dtype  # noqa: SLF001
+            width, base, dtype = hooked.cfg.rotary_dim, attn._rotary_base(), hooked.cfg.dtype
             known[key] = attn.calculate_sin_cos_rotary(width, key[1], base=base, dtype=dtype)
         for name, table in zip(("rotary_sin", "rotary_cos"), known[key], strict=True):
             tables[f"blocks.{layer}.attn.{name}"] = table

@@ -30,8 +30,8 @@ from transformer_lens.components import (
 from transformer_lens.components.abstract_attention import AbstractAttention
 from transformer_lens.components.mlps.gated_mlp import GatedMLP
 from transformer_lens.components.mlps.mlp import MLP
-from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.HookedRootModule import HookedRootModule
 from transformer_lens.model_bridge import TransformerBridge
 from transformer_lens.utilities.activation_functions import SUPPORTED_ACTIVATIONS
 
@@ -126,7 +126,7 @@ def modules_of(root: nn.Module) -> Iterator[nn.Module]:
         if id(module) not in seen:
             seen.add(id(module))
             yield module
-            left += [child for child in module._modules.values() if child is not None]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            left += [child for child in module._modules.values() if child is not None]  # pyright: ignore[reportPrivateUsage]
 
 
 def _hooks(module: nn.Module) -> str:

@@ -103,7 +103,7 @@ def runs_functionally(hooked: Hooked, kinds: frozenset[type]) -> TypeGuard[Hooke
     post_norm = str(cfg.original_architecture).startswith("Olmo")
     known = cfg.positional_embedding_type in ("rotary", "standard") and cfg.normalization_type in SUPPORTED_NORMS
     causal = cfg.attention_dir == "causal" and not cfg.is_layer_norm_activation()
-    causal = causal and all(block.attn._attention_dir_override is None for block in hooked.blocks)  # noqa: SLF001  # pyright: ignore
+    causal = causal and all(block.attn._attention_dir_override is None for block in hooked.blocks)  # pyright: ignore
     return bool(plain and usual and known and causal and not post_norm and (cfg.n_devices or 1) == 1)
 
 
