@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 class Model:
     """A HookedTransformer, its tokenizer and its end tokens.
 
-    Nothing is copied or kept between calls: each computes with the weights, settings and hooks that the object has
-    then. Code that somebody put on it (hooks of either library, replaced methods, modules of other classes) runs too,
-    through the object's own forward pass, which is slower; code on the model as a whole is refused.
+    Nothing is kept between calls: each computes with the weights, settings and hooks that the object has then. Hooks,
+    replaced methods and modules of other classes run too, through the object's own forward pass, which is slower; code
+    on the model as a whole is refused.
 
     Args:
         hooked: the weights; the object itself is kept.
@@ -86,8 +86,7 @@ class Model:
         """
         about = survey(self.hooked)
         if about.whole:  # it may change the logits after they are computed
-            works = "remove it, or put the hook on a block"
-            raise UserError("what this model computes cannot be followed", given=about.whole, works=works)
+            raise UserError("what this model computes cannot be followed", given=about.whole, works="hook a block")
         if about.foreign or not runs_functionally(self.hooked, about.kinds):
             return path_of(self.hooked, caches=not about.foreign)
         return Engine(self.hooked)
@@ -138,6 +137,7 @@ class Model:
     @property
     def lineage(self) -> str:
         """Identity of the base model, whatever dtype it was loaded in and however it was tuned; vectors fit by it.
+
         Models with different weights share it: never recall results by it.
         """
         return lineage(self.hooked)
