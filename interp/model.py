@@ -252,11 +252,7 @@ class Model:
         return score(self, batch, edits, readouts, at=at)
 
     def unembed(self, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-        """Final norm, unembedding and soft cap: logits of any rows, in the model's dtype.
-
-        Raises:
-            UserError: foreign code is on the final norm or the unembedding, which may look at positions of a row.
-        """
+        """Final norm, unembedding and soft cap: logits of any positions; refused where hooks may look at whole rows."""
         if reason := head_survey(self.hooked):
             works = "run(...).log_probs() and generate unembed whole rows; here, remove it"
             raise UserError("selected positions cannot be unembedded under foreign code", given=reason, works=works)
