@@ -85,7 +85,9 @@ class Batch:
         """
         low, high = int(self.ids.min()), int(self.ids.max())
         if low < 0 or high >= tokens:
-            works = "the tokenizer may have more tokens than the embedding has rows; padding may be any token, such as 0"
+            works = (
+                "the tokenizer may have more tokens than the embedding has rows; padding may be any token, such as 0"
+            )
             raise UserError(f"the model has tokens 0 to {tokens - 1}", given=low if low < 0 else high, works=works)
         longest = int(self.mask.sum(1).max())
         if longest > context:

@@ -40,9 +40,9 @@ if TYPE_CHECKING:
 class Model:
     """A HookedTransformer, its tokenizer and its end tokens.
 
-    Nothing is copied or kept between calls: each computes with the weights, settings and hooks that the object has
-    then. Code that somebody put on it (hooks of either library, replaced methods, modules of other classes) runs too,
-    through the object's own forward pass, which is slower; code on the model as a whole is refused.
+    Nothing is kept between calls: each computes with the weights, settings and hooks that the object has then. Hooks,
+    replaced methods and modules of other classes run too, through the object's own forward pass, which is slower; code
+    on the model as a whole is refused.
 
     Args:
         hooked: the weights; the object itself is kept.
@@ -87,9 +87,8 @@ class Model:
             UserError: code is on the model as a whole, or dropout is on.
         """
         about = survey(self.hooked)
-        if about.whole:
-            works = "remove it, or put the hook on a block: code on the model as a whole may change its logits"
-            raise UserError("what this model computes cannot be followed", given=about.whole, works=works)
+        if about.whole:  # it may change the logits after they are computed
+            raise UserError("what this model computes cannot be followed", given=about.whole, works="hook a block")
         if about.foreign or not runs_functionally(self.hooked, about.kinds):
             return path_of(self.hooked, caches=not about.foreign)
         return Engine(self.hooked)
@@ -133,7 +132,7 @@ class Model:
     def fingerprint(self) -> str:
         """Identity of everything in this model that can change a number, as it is now; what recalls results uses it.
 
-        It reads all weights (0.1 s for the embedded model): take it once a call. See `interp.backend.fingerprint`.
+        It reads all weights (0.2 s for the embedded model): take it once a call. See `interp.backend.fingerprint`.
         """
         return fingerprint(self.hooked, self.tokenizer, self.stop_ids)
 
@@ -141,7 +140,7 @@ class Model:
     def lineage(self) -> str:
         """Identity of the base model, whatever dtype it was loaded in and however it was tuned; vectors fit by it.
 
-        When NOT to use it: to recall results. Models with different weights share it.
+        Models with different weights share it: never recall results by it.
         """
         return lineage(self.hooked)
 
@@ -182,11 +181,7 @@ class Model:
         return Tokens(ids, position, prompt_len, rows, self.texts.exact, weight=weight, members=members)
 
     def check(self, batch: Batch) -> None:
-        """Refuse tokens and lengths that this model does not have.
-
-        Raises:
-            UserError: a token has no row in the embedding, or a row is longer than the context.
-        """
+        """Refuse tokens that have no row in the embedding, and rows longer than the context."""
         batch.check(tokens=self.n_tokens, context=self.n_ctx)
 
     def run(self, batch: Batch | Tensor, edits: Edits = (), read: Sequence[Site] = ()) -> Trace:
@@ -275,18 +270,14 @@ class Model:
         return score(self, batch, edits, readouts, at=at)
 
     def unembed(self, resid: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-        """Final norm, unembedding and soft cap: logits of any rows, in the model's dtype.
-
-        Raises:
-            UserError: foreign code is on the final norm or the unembedding, which may look at positions of a row.
-        """
+        """Final norm, unembedding and soft cap: logits of any positions; refused where hooks may look at whole rows."""
         if reason := head_survey(self.hooked):
             works = "run(...).log_probs() and generate unembed whole rows; here, remove it"
             raise UserError("selected positions cannot be unembedded under foreign code", given=reason, works=works)
         return self.logits(resid)
 
     def logits(self, final: Float[Tensor, "*n d_model"]) -> Float[Tensor, "*n vocab"]:
-        """The same of whole rows, [batch, pos, d_model], as the model's own forward pass has them; it runs hooks too."""
+        """The same of whole rows, as the model's own forward pass has them; hooks take part."""
         normed = self.hooked.ln_final(final) if self.cfg.normalization_type is not None else final
         logits = unembed(self.hooked, normed)
         cap = self.cfg.output_logits_soft_cap

@@ -73,7 +73,7 @@ def shared_prefix(prompts: Sequence[Prompt]) -> int:
     )
 
 
-def check_prompts(prompts: Sequence[Prompt], *, tokens: int) -> None:
+def check_prompts(prompts: Sequence[object], *, tokens: int) -> None:
     """Refuse prompts that a model cannot complete.
 
     Args:
@@ -83,14 +83,16 @@ def check_prompts(prompts: Sequence[Prompt], *, tokens: int) -> None:
     Raises:
         UserError: there are none, one has no token, or a token has no row.
     """
-    if isinstance(prompts, Prompt) or not all(isinstance(prompt, Prompt) for prompt in prompts):
+    known = [prompt for prompt in prompts if isinstance(prompt, Prompt)]
+    if len(known) < len(prompts):
+        given = next(type(one).__name__ for one in prompts if not isinstance(one, Prompt))
         works = "[model.prompt(text), ...] or [Prompt(ids), ...]"
-        given = type(prompts if isinstance(prompts, Prompt) else next(p for p in prompts if not isinstance(p, Prompt)))
-        raise UserError("a model completes a list of prompts", given=given.__name__, works=works)
-    if not prompts or not all(prompt.ids for prompt in prompts):
+        raise UserError("a model completes a list of prompts", given=given, works=works)
+    if not known or not all(prompt.ids for prompt in known):
         raise UserError("a model completes at least one prompt, and each has at least one token")
-    for prompt in prompts:
-        wrong = [one for one in prompt.ids if isinstance(one, bool) or not isinstance(one, int)]
+    for prompt in known:
+        ids: Sequence[object] = prompt.ids
+        wrong = [one for one in ids if isinstance(one, bool) or not isinstance(one, int)]
         if wrong:
             raise UserError("token ids are integers", given=repr(wrong[0]), works="Prompt(tuple(ids.tolist()))")
         low, high = min(prompt.ids), max(prompt.ids)

@@ -64,7 +64,9 @@ class Trace:
         now = head_survey(self.model.hooked)
         if now != self.head:
             works = "ask for log-probabilities while the hooks of the run are on"
-            raise UserError("the hooks on the unembedding are others than in this run", given=now or "none", works=works)
+            raise UserError(
+                "the hooks on the unembedding are others than in this run", given=now or "none", works=works
+            )
         with torch.no_grad():
             if not now:
                 return self.model.unembed(self.final if at is None else self.final[at]).float().log_softmax(-1)

@@ -33,7 +33,29 @@ WEIGHTS = 16
 """Hexadecimal digits of a fingerprint that stand for the weights; the rest stands for what is done with them."""
 
 _NAMES = frozenset(
-    ["model_name", "device", "n_devices", "seed", "init_weights", "init_mode", "initializer_range", "n_params", "tokenizer_name", "from_checkpoint", "checkpoint_index", "checkpoint_label_type", "checkpoint_value", "trust_remote_code", "default_prepend_bos", "tokenizer_prepends_bos", "use_hook_tokens", "_name_or_path", "name_or_path", "transformers_version", "torch_dtype"]
+    [
+        "model_name",
+        "device",
+        "n_devices",
+        "seed",
+        "init_weights",
+        "init_mode",
+        "initializer_range",
+        "n_params",
+        "tokenizer_name",
+        "from_checkpoint",
+        "checkpoint_index",
+        "checkpoint_label_type",
+        "checkpoint_value",
+        "trust_remote_code",
+        "default_prepend_bos",
+        "tokenizer_prepends_bos",
+        "use_hook_tokens",
+        "_name_or_path",
+        "name_or_path",
+        "transformers_version",
+        "torch_dtype",
+    ]
 )
 """Settings of a config that change no number: names, places, how weights were drawn, what is done with strings."""
 

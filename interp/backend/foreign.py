@@ -43,8 +43,8 @@ LIBRARIES = ("torch", "transformer_lens", "transformers")
 
 _ATTENTION = (Attention, GroupedQueryAttention)
 _NORMS = (LayerNorm, LayerNormPre, RMSNorm, RMSNormPre)
-KNOWN = frozenset[type]({HookedTransformer, TransformerBlock, *_ATTENTION, *_NORMS, MLP, GatedMLP, Embed, PosEmbed})
-KNOWN |= {Unembed, HookPoint, nn.Identity, nn.ModuleList}
+_PARTS = (MLP, GatedMLP, Embed, PosEmbed, Unembed, HookPoint, nn.Identity, nn.ModuleList)
+KNOWN = frozenset[type]((HookedTransformer, TransformerBlock, *_ATTENTION, *_NORMS, *_PARTS))
 """Classes that the engine computes; subclasses are others. Lists of blocks are added where they are seen."""
 
 
@@ -54,8 +54,10 @@ def _functions(kind: type) -> dict[str, Any]:
 
 _CALLED = ("forward", "__call__")
 _CALLS = ("__call__", "_call_impl", "_wrapped_call_impl", "__getattr__")
-_CODE = {kind: _functions(kind) for kind in (*KNOWN, AbstractAttention, HookedRootModule)}
-_CODE |= {nn.Module: {name: vars(nn.Module)[name] for name in _CALLS}}
+_CODE: dict[type, dict[str, Any]] = {
+    **{kind: _functions(kind) for kind in (*KNOWN, AbstractAttention, HookedRootModule)},
+    nn.Module: {name: vars(nn.Module)[name] for name in _CALLS},
+}
 _METHODS = {kind: frozenset(name for base in kind.__mro__ for name in _functions(base)) for kind in KNOWN}
 _PATCHED_BEFORE = [
     f"{kind.__name__}.{name} was replaced"

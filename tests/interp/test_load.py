@@ -135,7 +135,9 @@ def test_lineages_tell_base_models_apart(loaded: Any) -> None:
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_no_weight_shares_memory_and_the_callers_model_stays_trainable(loaded: Any, tmp_path: Path, family: str) -> None:
+def test_no_weight_shares_memory_and_the_callers_model_stays_trainable(
+    loaded: Any, tmp_path: Path, family: str
+) -> None:
     model, ours = loaded[family]
     held = {one.untyped_storage().data_ptr() for one in (*model.parameters(), *model.buffers())}
     assert not held & {one.untyped_storage().data_ptr() for one in ours.hooked.parameters()}

@@ -130,7 +130,7 @@ def test_a_bridge_runs_to_the_same_numbers(family: str, tmp_path: Path) -> None:
     bridge = TransformerBridge.boot_transformers("tiny", hf_model=tiny.model(family), tokenizer=tokenizer)
     theirs = load_model(bridge)
     assert (theirs.n_layers, theirs.d_model, theirs.d_vocab) == (ours.n_layers, ours.d_model, ours.d_vocab)
-    assert theirs.lineage == ours.lineage != ''
+    assert theirs.lineage == ours.lineage != ""
     v, rows, read = vectors(ours), batch(ours), [Site(1, "resid_post"), Site(2, "resid_pre"), Site(1, "mlp_out")]
     for edits in (), v.edits():
         one, other = ours.run(rows, edits, read), theirs.run(rows, edits, read)

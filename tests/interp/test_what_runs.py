@@ -112,7 +112,9 @@ def through_data(hooked: Any) -> None:
 
 
 def state_dict(hooked: Any) -> None:
-    hooked.load_state_dict({name: value * 1.2 for name, value in hooked.state_dict().items() if "rotary" not in name}, strict=False)
+    hooked.load_state_dict(
+        {name: value * 1.2 for name, value in hooked.state_dict().items() if "rotary" not in name}, strict=False
+    )
 
 
 def parameter(hooked: Any) -> None:
@@ -319,7 +321,9 @@ def test_replaced_methods_and_classes_of_their_own_take_part(monkeypatch: pytest
         elif name == "class":
             hooked.blocks[1].ln1.__class__ = Halved
         else:
-            hooked.blocks[1].attn.cfg = type(hooked.cfg).from_dict({**hooked.cfg.to_dict(), "attn_scores_soft_cap": 0.5})
+            hooked.blocks[1].attn.cfg = type(hooked.cfg).from_dict(
+                {**hooked.cfg.to_dict(), "attn_scores_soft_cap": 0.5}
+            )
         assert (own(hooked, rows()[0]) - plain).abs().max() > 1e-3
         agree(hooked, model)
     hooked = fresh("windowed")
