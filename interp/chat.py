@@ -80,7 +80,7 @@ def render(
             "a conversation", turns, lambda one: isinstance(one, Mapping), '[{"role": "user", "content": "Hi"}]'
         )
     pieces, prefill = _pieces(turns, system, example)
-    if any("\ud800" <= letter <= "\udfff" for piece in pieces for letter in str(piece)):
+    if any("\ud800" <= letter <= "\udfff" for text in (*(piece.text for piece in pieces), prefill) for letter in text):
         raise UserError("half a character (a lone surrogate) is no text", given=ascii(turns)[:80])
     if tokenizer.chat_template is None:
         return _tokenise(tokenizer, *_plain(pieces, prefill), special=True)
