@@ -149,7 +149,7 @@ def heads(name: str, model: Any) -> int:
 
 def _of_head(name: str, head: int, model: Any) -> BlockPaths:
     count = head + 1 if model is None else heads(name, model)
-    if head >= count:
+    if model is not None and head >= count:
         raise UserError(f"{model.name} has heads 0 to {count - 1} here", given=f"{name}-{head}")
     kind, _, part = name.partition("-")
     if part == "head":

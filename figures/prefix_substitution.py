@@ -65,8 +65,8 @@ def _row(rows: pd.DataFrame, label: str, controls: list[float] | None = None) ->
     value, low, high = (100 * numbers(rows, column)[0] for column in ("gain", "gain_low", "gain_high"))
     share = [numbers(rows, column)[0] for column in ("share", "share_low", "share_high")]
     if math.isfinite(share[0]):
-        value, low, high = (written(100 * end, ".0f") for end in share)
-        label += f"<br>{value} % [{low}, {high}] of the vector\u2019s gain"
+        kept, least, most = (shown(100 * end, ".0f") for end in share)
+        label += f"<br>{kept} % [{least}, {most}] of the vector\u2019s gain"
     return Row(label, value, low, high, controls or ())
 
 

@@ -26,7 +26,7 @@ def check_number(name: str, value: Any, *, least: float = 0.0) -> None:
     Raises:
         UserError: it is none.
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not least <= value <= MOST:  # NaN is neither
+    if isinstance(value, bool) or not isinstance(value, Real) or not least <= float(value) <= MOST:  # NaN is neither
         raise UserError(f"{name} is a number from {least:g} to {MOST}", given=shown(value))
 
 

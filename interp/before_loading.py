@@ -51,7 +51,7 @@ def check_memory(memory: float | None) -> None:
         check_number("a bound on memory, in GB,", memory, least=1e-6)
 
 
-def check_shard(shard: tuple[int, int] | None) -> None:
+def check_shard(shard: Any) -> None:
     """Raise where a shard is no pair (i, count) with 1 <= i <= count.
 
     Raises:

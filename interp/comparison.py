@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -117,7 +117,7 @@ def compare(
         UserError: an edit of an intervention touched no token, or the prompt cannot be rendered or has a system
             message already.
     """
-    if not isinstance(interventions, Mapping):
+    if not isinstance(cast("object", interventions), Mapping):
         raise UserError("interventions are named", given=described(interventions), works='{"base": None, "v": v}')
     model = Model.of(model)
     if isinstance(prompt, Prompt) and system is not None:

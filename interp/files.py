@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from interp.errors import DiskError, UserError
 
@@ -126,7 +126,7 @@ def check_out(folder: str | Path) -> None:
     Raises:
         DiskError: a part of the path is a file, or the file system refuses.
     """
-    if not isinstance(folder, str | os.PathLike):
+    if not isinstance(cast("object", folder), str | os.PathLike):
         raise DiskError("this is no path of a folder", given=type(folder).__name__)
     path = Path(folder)
     _check_characters(path)

@@ -92,7 +92,7 @@ def check_prompts(prompts: Sequence[object], *, tokens: int) -> None:
         raise UserError("a model completes at least one prompt, and each has at least one token")
     for prompt in known:
         ids: Sequence[object] = prompt.ids
-        wrong = [one for one in ids if isinstance(one, bool) or not isinstance(one, int)]
+        wrong = [token for token in ids if type(token) is not int]
         if wrong:
             raise UserError("token ids are integers", given=repr(wrong[0]), works="Prompt(tuple(ids.tolist()))")
         low, high = min(prompt.ids), max(prompt.ids)

@@ -294,7 +294,8 @@ def readout(name: str) -> Readout:
     """
     kind: Any = BUILT_IN[name] if name in BUILT_IN else load("readouts", name)
     made: Any = _made(kind, name) if isinstance(kind, type) or not hasattr(kind, "columns") else kind
-    if not callable(made) or not isinstance(getattr(made, "columns", None), Mapping):
+
+    if not hasattr(made, "__call__") or not isinstance(getattr(made, "columns", None), Mapping):  # noqa: B004
         works = "name an object with `columns` that is called with Rows, its class, or a function that returns it"
         raise UserError("this is no readout", given=name, works=works)
     return made

@@ -245,7 +245,7 @@ class _Work:
             meta = {**self.meta, "edits": edits, "plugins": {**plugins, **self.meta.get("plugins", {})}}
             if {cell.key for _, cell in self.grid()} - self.done():
                 return self.folder.write_meta(meta)
-            check_touched(self.experiment.name, meta["edits"], self.ctx.say)
+            check_touched(self.experiment.name, edits, self.ctx.say)
             frame = merge(parts)
             meta |= {"on": active_vectors(meta), "verdicts": as_json(self.experiment.verdicts(frame))}
             self.folder.write_frame(frame)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from interp.digest import digest
 from interp.errors import UserError
@@ -65,7 +65,7 @@ class RunRecord:
         Raises:
             UserError: it is not the folder of a run, or was written by a later version.
         """
-        if not isinstance(path, str | Path):
+        if not isinstance(cast("object", path), str | Path):
             raise UserError("this is no path of a run", given=type(path).__name__)
         folder = Path(path)
         folder = folder.parent if folder.name == "run.json" else folder

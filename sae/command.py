@@ -59,7 +59,7 @@ def train_command(
 
     chosen = TrainSettings.at(scale, **{name: value for name, value in settings.items() if value is not None})
     name = vectors or default_vectors(model)
-    problems = asked(as_task(task), asking, name)
+    problems = asked(as_task(task), asking, name, reading)
     loaded = as_model(model)
     given = as_vectors(name, loaded, problems, reading=reading)
     if note := prompt_note(given, problems):
@@ -110,7 +110,7 @@ def attribute_command(
     from sae.passes import lay_out, streams
 
     studied = vectors or default_vectors(model)
-    problems = asked(as_task(task), asking, studied)
+    problems = asked(as_task(task), asking, studied, reading)
     loaded = as_model(model)
     given = as_vectors(studied, loaded, problems, reading=reading)
     found = load_for(given, loaded, name)

@@ -173,7 +173,8 @@ def _options(
 
 def _resolve(source: str | Path, options: Options) -> Choice | Path:
     """The set or path that a source names."""
-    if not isinstance(source, str | Path):
+    named: object = source
+    if not isinstance(named, str | Path):
         raise UserError("vectors are loaded by a name or a path", given=shown(source))
     text = str(source)
     if isinstance(source, str) and _is_alias(text):

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from interp.given import as_vectors, check_paths
+from interp.reading import NOTHING_SAID, Reading
 
 _FLAGS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("prompt_of", {"metavar": "T", "help": "Ask with the system line and examples of task T; `vectors`: of theirs."}),
@@ -76,17 +77,18 @@ def asks(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return decorate
 
 
-def asked(task: Any, asking: Any, vectors: str | None) -> Any:
+def asked(task: Any, asking: Any, vectors: str | None, reading: Reading = NOTHING_SAID) -> Any:
     """A task as the flags want it asked; the card of vectors is read where it holds the prompt.
 
     Args:
         task: a Task.
         asking: an `Asking`.
         vectors: name of the vectors.
+        reading: what a file of vectors leaves open.
 
     Raises:
         UserError: as `Asking.apply`.
     """
     if not asking.like_vectors:
         check_paths(**{"prompt-of": asking.prompt_of})
-    return asking.apply(task, as_vectors(vectors, task=task) if asking.like_vectors else None)
+    return asking.apply(task, as_vectors(vectors, task=task, reading=reading) if asking.like_vectors else None)

@@ -97,7 +97,7 @@ def _request(
     from interp.context import Context
     from interp.tasks.asking import prompt_note
 
-    problems = asked(as_task(task), asking, vectors)
+    problems = asked(as_task(task), asking, vectors, reading)
     loaded = as_model(model)
     steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out), reading=reading)
     if note := prompt_note(steered, problems):

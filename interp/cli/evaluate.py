@@ -68,7 +68,7 @@ def command(
     from interp.store import Store
     from interp.tasks.asking import prompt_note
 
-    problems = asked(as_task(task), asking, vectors)
+    problems = asked(as_task(task), asking, vectors, reading)
     loaded = as_model(model)
     steered = as_vectors(vectors, loaded, problems, foreign=foreign, keep=Path(out), reading=reading)
     note = prompt_note(steered, problems)

@@ -15,7 +15,7 @@ import click
 from interp.errors import UserError
 from interp.given import check_paths
 from interp.limits import HIGHEST_SEED, MOST, VERBATIM
-from interp.reading import PLACEMENTS, ROWS, TRAINED, Reading
+from interp.reading import NOTHING_SAID, PLACEMENTS, ROWS, TRAINED, Reading
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_TASK = "word-problems"
@@ -149,7 +149,13 @@ def add(*options: click.Option) -> Any:
     return decorate
 
 
-def read_task(task: str | None, prompts: str | None, asking: Any = None, vectors: str | None = None) -> Any:
+def read_task(
+    task: str | None,
+    prompts: str | None,
+    asking: Any = None,
+    vectors: str | None = None,
+    reading: Reading = NOTHING_SAID,
+) -> Any:
     """The task of --task or --prompts; the default one if neither is given.
 
     Args:
@@ -165,7 +171,7 @@ def read_task(task: str | None, prompts: str | None, asking: Any = None, vectors
         raise UserError("--task and --prompts exclude each other", works="give one of them")
     check_paths(task=task, prompts=prompts)
     problems = load_task(task or DEFAULT_TASK) if prompts is None else from_prompts(Path(prompts))
-    return problems if asking is None else asked(problems, asking, vectors)
+    return problems if asking is None else asked(problems, asking, vectors, reading)
 
 
 def setting_options(fields: Mapping[str, Any]) -> list[click.Option]:

@@ -29,6 +29,7 @@ from interp.cli.options import (
 from interp.errors import UserError
 from interp.experiment import DEFAULT_SCALE, SCALES, Experiment
 from interp.given import check_paths, default_vectors
+from interp.reading import Reading
 
 ENGINES = ("local", "ray")
 _ASKED = ("task", "prompts", "foreign", "completions_from", "out")
@@ -100,11 +101,12 @@ def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
     """Run it; the exit code is 130 if it was interrupted."""
     experiment = cls.at(values["scale"], **given_settings(cls.model_fields, values))
     shard = parse_shard(values["shard"])
-    given = _given(cls, values)
+    reading = pop_reading(values)
+    given = _given(cls, values, reading)
     options = {key: values[key] for key in ("out", "memory", "scale", "foreign", "completions_from")}
-    options["reading"] = pop_reading(values)
+    options["reading"] = reading
     asked = {"experiment": name, **given, **{key: values[key] for key in _ASKED}}
-    options["asked"] = {**asked, **options["reading"].arguments}
+    options["asked"] = {**asked, **reading.arguments}
     if values["engine"] == "ray":
         from interp.ray_engine import run_on_ray
 
@@ -123,7 +125,7 @@ def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
     return 130 if run.interrupted else 0
 
 
-def _given(cls: type[Experiment], values: dict[str, Any]) -> dict[str, Any]:
+def _given(cls: type[Experiment], values: dict[str, Any], reading: Reading) -> dict[str, Any]:
     """What the experiment needs, with defaults for what was not named."""
     given: dict[str, Any] = {"model": None, "vectors": values["vectors"], "task": None}
     if "model" in cls.needs:
@@ -132,7 +134,7 @@ def _given(cls: type[Experiment], values: dict[str, Any]) -> dict[str, Any]:
         given["vectors"] = default_vectors(given["model"] or DEFAULT_MODEL, cls.prefers)
     asking = pop_asking(values)
     if "task" in cls.needs or values["task"] or values["prompts"]:
-        given["task"] = read_task(values["task"], values["prompts"], asking, given["vectors"])
+        given["task"] = read_task(values["task"], values["prompts"], asking, given["vectors"], reading)
     elif asking != type(asking)():
         raise UserError("flags of a task need a task", works="give --task or --prompts")
     return given

@@ -75,7 +75,7 @@ class Shared:
         from interp.given import as_model
 
         self.given, self.model = given, as_model(given.model)
-        self.task = read_task(given.task, given.prompts, given.asking, given.vectors)
+        self.task = read_task(given.task, given.prompts, given.asking, given.vectors, given.reading)
         self._known: dict[str, Any] = {}
 
     def named(self, name: str) -> Any:

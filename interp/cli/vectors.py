@@ -26,9 +26,7 @@ def command() -> None:
 @click.option("--seed", type=SEED, help="Which run of a folder that holds several.")
 @reads_vectors
 @click.option("--layers", metavar="A,B,...", help="Blocks to write [default: all that IN has].")
-def convert(
-    source: str, target: str, to: str | None, seed: int | None, layers: str | None, reading: Reading
-) -> None:
+def convert(source: str, target: str, to: str | None, seed: int | None, layers: str | None, reading: Reading) -> None:
     """Read vectors in any known format and write them in another."""
     check_call({"vectors": source})
     chosen = to or _by_suffix(target)

@@ -53,7 +53,6 @@ class Problem:
             object.__setattr__(self, "answer", answer_text(self.answer, f"problem {self.id}"))
 
 
-
 @dataclass(frozen=True, eq=False)
 class Task:
     """Problems with their prompt and their scorer; equal tasks have equal digests.

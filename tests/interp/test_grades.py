@@ -22,6 +22,7 @@ from interp.given import as_task
 from interp.grading import Choice, LastBox, LastNumber, PlainBox, Regex, last_box, load_scorer
 from interp.step_limit import within
 from interp.tasks import Task
+from interp.tasks.asking import Asking
 from interp.tasks.graders import graded_by
 
 ROOT = Path(__file__).parents[2]
@@ -209,8 +210,8 @@ def test_the_grader_enters_the_digest() -> None:
 def test_the_flag_of_the_grader(tmp_path: Path) -> None:
     file = tmp_path / "sums.jsonl"
     file.write_text('{"problem": "1+1?", "answer": "2"}')
-    assert as_task(str(file), "plain").scorer == PlainBox()
-    assert as_task(str(file), "workbench").scorer == LastBox()
+    assert Asking(grader="plain").apply(as_task(str(file))).scorer == PlainBox()
+    assert Asking().apply(as_task(str(file))).scorer == LastBox()
     other = Task.of([("1+1?", "2")], scorer=LastNumber())
     with pytest.raises(UserError, match="graded by their last box"):
         graded_by(other, "plain")

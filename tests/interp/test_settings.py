@@ -78,14 +78,14 @@ def test_hostile_values_are_one_line_and_nothing_infinite_or_repeated_gets_in(na
             numbers = [one for one in (value if isinstance(value, tuple) else [value]) if isinstance(one, int | float)]
             assert all(abs(one) < float("inf") for one in numbers), (field, text)
             assert len(set(numbers)) == len(numbers), (field, text)
-            if cls.model_fields[field].annotation is int:
+            if isinstance(value, int):
                 assert value >= 0, (field, text)
 
 
 def test_a_bare_experiment_bounds_its_problems_and_its_seed() -> None:
     for values in ({"n": 0}, {"n": -3}, {"n": 10**30}, {"seed": -1}, {"seed": 2**64}, {"pause": float("nan")}):
         with pytest.raises(UserError, match="setting"):
-            Toy(**values)
+            Toy.model_validate(values)
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,9 @@ LENGTHS = (9, 12)
 def bare(**settings: Any) -> HookedTransformer:
     """A HookedTransformer as TransformerLens builds it, in a layout that the engine cannot view."""
     shape = {"n_layers": 3, "d_model": 48, "n_heads": 4, "d_head": 12, "n_ctx": 64, "d_vocab": 100, "d_mlp": 64}
+    chosen: dict[str, Any] = {**shape, "act_fn": "gelu", "seed": 0, **settings}
     with pytest.warns(DeprecationWarning):
-        made = HookedTransformer(HookedTransformerConfig(**{**shape, "act_fn": "gelu", "seed": 0, **settings}))
+        made = HookedTransformer(HookedTransformerConfig(**chosen))
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for value in made.parameters():
@@ -181,9 +182,11 @@ CHANGES: list[Callable[[Any], None]] = [
 ]  # fmt: skip
 
 
-CASES = [("bare", change) for change in CHANGES]
-CASES += [("windowed", change) for change in (in_place, parameter, double, folded, settings, tables, flags)]
-CASES += [("loaded", change) for change in (in_place, through_data, parameter, folded)]
+CASES = [
+    *[("bare", change) for change in CHANGES],
+    *[("windowed", change) for change in (in_place, parameter, double, folded, settings, tables, flags)],
+    *[("loaded", change) for change in (in_place, through_data, parameter, folded)],
+]
 
 
 @pytest.mark.parametrize(("maker", "change"), CASES, ids=lambda one: getattr(one, "__name__", one))
@@ -427,7 +430,7 @@ def test_other_mistakes_with_batches_are_one_line() -> None:
 def test_a_model_without_a_tokenizer_works_with_numbers() -> None:
     model, ids = Model.of(fresh("bare")), torch.tensor([rows()[0]])
     frame = model.score(ids, EDIT, ["kl", "top_tokens"])
-    assert frame["kl"].gt(0).all()
+    assert frame["kl"].min() > 0
     assert frame["token"].tolist() == [f"<{rows()[0][-1]}>"]
     made = model.generate([Prompt(rows()[0])], EDIT, max_new_tokens=3)
     assert made.texts == (" ".join(f"<{one}>" for one in made.rows[0].ids),)
