@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -298,7 +298,7 @@ def readout(name: str) -> Readout:
     if not hasattr(made, "__call__") or not isinstance(getattr(made, "columns", None), Mapping):  # noqa: B004
         works = "name an object with `columns` that is called with Rows, its class, or a function that returns it"
         raise UserError("this is no readout", given=name, works=works)
-    return made
+    return cast("Readout", made)
 
 
 def _made(kind: Any, name: str) -> Any:

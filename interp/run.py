@@ -162,7 +162,8 @@ def draw(record: RunRecord, kind: str | None = None) -> go.Figure:
         raise UserError("this is no figure", given=name, works="name a function of a run record")
     first = next(iter(inspect.signature(builder).parameters), "run")
     try:
-        return builder([record]) if first == "runs" else builder(record)
+        drawn: Any = builder([record]) if first == "runs" else builder(record)
+        return drawn
     except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UserError(f"the figure {name} cannot be drawn from this run: {reason}", given=record.path) from error

@@ -137,7 +137,7 @@ def test_log_odds_stay_finite_where_a_probability_rounds_to_one() -> None:
 
 def test_a_readout_is_known_by_name_or_says_what_it_needs() -> None:
     assert readout("kl") == BUILT_IN["kl"]()
-    with pytest.raises(UserError, match="no default tokens"):
+    with pytest.raises(UserError, match="must be told more"):
         readout("log_odds")
     with pytest.raises(UserError, match="no such readout"):
         readout("klx")
