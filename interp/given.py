@@ -282,10 +282,15 @@ def portable(value: str) -> str:
     return f"{relative if relative.startswith('..') else f'./{relative}'}{colon}{name}"
 
 
+def _repeated(item: Any) -> Any:
+    """One value of a flag that may be repeated; a worked example has two texts."""
+    return list(item) if isinstance(item, list | tuple) else portable(str(item))
+
+
 def as_asked(flags: Mapping[str, Any]) -> dict[str, Any]:
     """Flags that repeat a run, without those that were not given; paths as they hold from the working directory."""
     plain = {
-        name: [portable(str(one)) for one in value] if isinstance(value, list | tuple) else value
+        name: [_repeated(item) for item in value] if isinstance(value, list | tuple) else value
         for name, value in flags.items()
         if value and (name, value) != ("out", "runs")
     }

@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+READING = ("site", "layer", "rows", "trained")
+"""Flags of a file of vectors that a recipe repeats; see `interp.reading`."""
+ASKING = ("prompt_of", "system", "example", "no_example", "scorer", "pattern", "grader", "tokens")
+"""Flags of a task that a recipe repeats; see `interp.tasks.asking`."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How to get a run again.
@@ -214,7 +220,9 @@ def _command(meta: Mapping[str, Any]) -> str:
     words = ["interp", "run", str(asked.pop("experiment"))]
     for name, value in asked.items():
         for one in value if isinstance(value, list) else [value]:
-            words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+            texts = one if isinstance(one, list) else [] if one is True else [str(one)]
+            flag = f"vector-{name}" if name in READING else name.replace("_", "-")  # settings may have the same name
+            words += [f"--{flag}", *texts]
     for name, value in meta["settings"].items():
         words += _flag(name, value)
     return shlex.join(words)
@@ -251,12 +259,35 @@ def _python(meta: Mapping[str, Any]) -> str:
     if "prompts" in asked:
         lines.insert(0, "from interp.tasks import from_prompts")
         given["task"] = f"from_prompts({asked['prompts']!r})"
+    lines += _changed(asked, given)
     more = {part: repr(asked[part]) for part in ("out", "foreign", "completions_from") if part in asked}
     if set(more) <= {"out"}:
         return "\n".join([*lines, "", f"run = {name}({settings}).run({_arguments(given | more)})"])
     lines.insert(0, "from interp.runner import run_experiment")
     inputs = ", ".join(f"{part!r}: {value}" for part, value in given.items())
     return "\n".join([*lines, "", f"run = run_experiment({name}({settings}), {{{inputs}}}, {_arguments(more)})"])
+
+
+def _changed(asked: Mapping[str, Any], given: dict[str, str]) -> list[str]:
+    """Put into `given` what flags changed about vectors and task, and return the imports that this needs."""
+    lines: list[str] = []
+    reading = {name: repr(asked[name]) for name in READING if name in asked}
+    if reading:
+        lines.append("from vectors import load_vectors")
+        given["vectors"] = f"load_vectors({given['vectors']}, {_arguments(reading)})"
+    asking = {name: repr(asked[name]) for name in ASKING if name in asked}
+    if asking:
+        lines.append("from interp.tasks.asking import Asking")
+        if "prompts" not in asked:
+            lines.append("from interp.tasks import load_task")
+            given["task"] = f"load_task({given['task']})"
+        vectors = f", load_vectors({given['vectors']})" if asked.get("prompt_of") == "vectors" else ""
+        if vectors and reading:
+            vectors = f", {given['vectors']}"
+        elif vectors:
+            lines.append("from vectors import load_vectors")
+        given["task"] = f"Asking({_arguments(asking)}).apply({given['task']}{vectors})"
+    return lines
 
 
 def _arguments(values: Mapping[str, str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -173,8 +173,7 @@ def _options(
 
 def _resolve(source: str | Path, options: Options) -> Choice | Path:
     """The set or path that a source names."""
-    named: object = source
-    if not isinstance(named, str | Path):
+    if not isinstance(cast("object", source), str | Path):
         raise UserError("vectors are loaded by a name or a path", given=shown(source))
     text = str(source)
     if isinstance(source, str) and _is_alias(text):

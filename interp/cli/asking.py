@@ -50,6 +50,11 @@ def asking_options(names: Sequence[str] = (), *, without: Sequence[str] = ()) ->
     ]
 
 
+def asking_flags(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of these flags that differ from their defaults, for the recipe of a run."""
+    return {name: values[name] for name, about in _FLAGS if values.get(name) not in (None, about.get("default"), ())}
+
+
 def pop_asking(values: dict[str, Any], names: Sequence[str] = ()) -> Any:
     """Take the values of these flags, all by default, out of a command's values, as an `Asking`."""
     from interp.tasks.asking import Asking

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from interp import registry
-from interp.cli.asking import asking_options, pop_asking
+from interp.cli.asking import asking_flags, asking_options, pop_asking
 from interp.cli.options import (
     DEFAULT_MODEL,
     completions_option,
@@ -102,11 +102,12 @@ def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
     experiment = cls.at(values["scale"], **given_settings(cls.model_fields, values))
     shard = parse_shard(values["shard"])
     reading = pop_reading(values)
+    changed = asking_flags(values)
     given = _given(cls, values, reading)
     options = {key: values[key] for key in ("out", "memory", "scale", "foreign", "completions_from")}
     options["reading"] = reading
     asked = {"experiment": name, **given, **{key: values[key] for key in _ASKED}}
-    options["asked"] = {**asked, **reading.arguments}
+    options["asked"] = {**asked, **reading.arguments, **changed}
     if values["engine"] == "ray":
         from interp.ray_engine import run_on_ray
 

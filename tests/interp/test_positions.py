@@ -179,7 +179,7 @@ REFUSED: tuple[Any, ...] = (
     None, 3.0, np.float64(3), torch.tensor(3.0), True, np.True_, torch.tensor(True), "last", "0", "", b"all", [], (),
     set(), range(0), np.array([], dtype=int), torch.tensor([]), [1.5], [True, False], np.array([True, False]),
     torch.tensor([True, False]), [[1, 2]], np.ones((2, 2), dtype=int), {1: 2}, ["all"], slice(5, 2), slice(-2, -5),
-    slice(2, 5, 0), slice(1.0, 2), slice(True, None), 10**30, [10**30], range(10**30), object(),
+    slice(2, 5, 0), slice(1.0, 2), slice(True, None), 10**30, [10**30], range(10**30), ...,
 )  # fmt: skip
 
 
