@@ -21,7 +21,7 @@ from interp.editor import Editor
 from interp.edits import Edits, Patch, PerRow
 from interp.errors import UserError
 from interp.memory import halved
-from interp.placed_edits import check_edits, row_groups
+from interp.placed_edits import row_groups
 from interp.positions import Tokens
 from interp.prompts import Prompt, check_prompts, shared_prefix
 from interp.sampling import Sampling as Sampling
@@ -77,7 +77,6 @@ def generate(model: Decodes, prompts: Sequence[Prompt], edits: Edits, sampling: 
     keys = sampling.keys or [digest(prompt.ids) for prompt in prompts]
     if len(keys) != len(prompts):
         raise UserError(f"{len(prompts)} prompts need as many keys", given=len(keys))
-    check_edits(edits)
     patches = [edit for edit in _all(edits) if isinstance(edit, Patch) and edit.positions.generated != "none"]
     if patches:
         raise UserError("a patch has no values for tokens not yet generated", works='Positions(generated="none")')
