@@ -19,8 +19,8 @@ from interp.batch import Batch
 from interp.completion_cache import touched
 from interp.completions import Completion, Completions
 from interp.context import Context
-from interp.editor import Fired
 from interp.edits import Add, Edit, PerRow, per_row
+from interp.fired import Fired, fired_by
 from interp.forced import Forced
 from interp.positions import EVERYWHERE, Tokens
 from interp.prompts import Prompt
@@ -164,11 +164,12 @@ def _fired(
     shared: Sequence[int],
 ) -> list[Fired]:
     """What the edits of rows with a shared text would have touched."""
-    return [
-        Fired(edit.describe(), sum(touched(model, prompts[row], one, edit) for one, _ in found[row]), 1)
+    counts = [
+        (edit, sum(touched(model, prompts[row], one, edit) for one, _ in found[row]))
         for row in shared
         for edit in rows[row]
     ]
+    return [fired_by(edit, positions, 1, int(positions == 0)) for edit, positions in counts]
 
 
 def _assembled(prompts: Sequence[Prompt], found: dict[int, list[tuple[Completion, str]]]) -> Completions:

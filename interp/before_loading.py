@@ -71,9 +71,9 @@ def check_vectors(vectors: Any) -> None:
     Raises:
         UserError: there is no such alias, seed or layer, or no known format.
     """
-    from interp.registry import load, load_all, offers
+    from interp.registry import is_name, load, load_all
 
-    if not isinstance(vectors, str) or vectors.startswith(HUB) or offers("vectors", vectors):
+    if not isinstance(vectors, str) or vectors.startswith(HUB) or is_name("vectors", vectors):
         return
     path = as_path(vectors)
     if not exists(path) or not any(one.matches(path) for one in load_all("formats").values()):

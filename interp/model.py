@@ -288,8 +288,8 @@ class Model:
         return [self.texts.decode(row) for row in rows]
 
     def prompt_text(self, prompt: Prompt) -> str:
-        """A prompt as the model gets it: its tokens as text, special tokens included."""
-        return self.tokenizer.decode(list(prompt.ids), skip_special_tokens=False)
+        """A prompt as the model gets it: its tokens as text, special tokens included; empty without a tokenizer."""
+        return "" if self.tokenizer is None else self.tokenizer.decode(list(prompt.ids), skip_special_tokens=False)
 
     def token_text(self, token: int) -> str:
         """Text of one token; its number in angle brackets without a tokenizer."""

@@ -24,7 +24,13 @@ def installed(path: Path, seed: int | None) -> Choice | None:
     Raises:
         UserError: the path leaves open which set or seed is meant, or names a layer that is not there.
     """
-    path = path.resolve() if path.name in ("", "..") else path
+    try:
+        return _installed(path.resolve() if path.name in ("", "..") else path, seed)
+    except OSError:  # such a name cannot exist, or the system refuses it: whoever reads the path says so
+        return None
+
+
+def _installed(path: Path, seed: int | None) -> Choice | None:
     match = _NAME.fullmatch(path.name)
     if match is None or path.is_file() or (path / "adapter_config.json").is_file():
         return None

@@ -28,10 +28,10 @@ def command() -> None:
 @click.option("--layers", metavar="A,B,...", help="Blocks to write [default: all that IN has].")
 def convert(source: str, target: str, to: str | None, seed: int | None, layers: str | None, reading: Reading) -> None:
     """Read vectors in any known format and write them in another."""
-    check_call({"vectors": source})
     chosen = to or _by_suffix(target)
     if not registry.is_name("formats", chosen):
         raise registry.unknown("format", chosen, registry.names("formats"))
+    check_call({"vectors": source})
     blocks = None if layers is None else _blocks(layers)
     write = registry.load("vectors", "convert")
     click.echo(write(source, target, chosen, seed=seed, layers=blocks, **reading.arguments))

@@ -26,7 +26,8 @@ def words() -> list[str]:
     mixed = [*tiny.SPECIAL, "?", ".", "7", *PROCESS]
     for start in range(0, LATIN, 70):  # scripts are spread over the ids, as frequencies are
         mixed += latin[start : start + 70] + han[start * 3 // 7 : (start + 70) * 3 // 7]
-    return mixed + cyrillic
+    numbers = {str(number) for index in range(64) for number in (index, index * index)} - {"7"}
+    return [*mixed, *cyrillic, "+", *sorted(numbers)]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:

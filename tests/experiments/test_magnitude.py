@@ -57,14 +57,15 @@ def test_a_larger_factor_is_found_where_the_vector_was_trained_too_weakly(weak: 
 def test_a_scale_beyond_which_nothing_is_gained_is_near_the_best(model: Model, runs: Path) -> None:
     strong = measured(model, 60.0, runs)
     assert float(part(strong.frame, part="chosen", vector="trained")["factor"].iloc[0]) == 1.0
-    assert strong.verdicts[0]["phrase"] == "no effect within the margin"
+    # no outcome changes between the factors, and 32 equal pairs leave room for 11 points
+    assert strong.verdicts[0]["phrase"].startswith("inconclusive")
 
 
 def test_a_vector_without_a_gain_is_not_tested(model: Model, runs: Path) -> None:
     run = Magnitude.at("quick", n=16, factors=FACTORS, draws=4, texts_n=4).run(
         model, toys.random(model, scale=8.0), toys.task(), out=runs, progress=False
     )
-    assert "no more than random vectors may" in run.verdicts[0]["phrase"]
+    assert "a floor on which no gain or loss can show" in run.verdicts[0]["phrase"]
 
 
 def test_random_vectors_stand_at_every_factor(weak: Run) -> None:
@@ -118,7 +119,7 @@ def test_random_vectors_never_speak_for_the_claim(model: Model, runs: Path) -> N
 
 
 def test_the_verdict_by_hand() -> None:
-    row = {"part": "chosen", "draw": 0, "temperature": 1.0, "factor": 2.0, "n": 48, "gain": 0.3}
+    row = {"part": "chosen", "draw": 0, "temperature": 1.0, "factor": 2.0, "n": 48, "gain": 0.3, "accuracy": 0.5}
     trained = {**row, "vector": "trained", "gain_low": 0.2, "gain_high": 0.4, "loss": 0.01, "loss_low": -0.02}
     frame = pd.DataFrame(
         [{**trained, "loss_high": 0.04}, *({**row, "vector": CONTROL, "draw": d, "gain": 0.01 * d} for d in range(8))]

@@ -96,7 +96,7 @@ def test_tokens_of_random_vectors_come_out_in_the_same_direction_in_at_most_5_pe
             own, others = gain[members[place]], [gain[t] for at, t in enumerate(members) if at != place]
             rows = [{"vector": "prefix", "draw": 0, "gain": own, "gain_low": own - 0.01, "gain_high": own + 0.01}]
             rows += [{"vector": "random-isotropic", "draw": d, "gain": g} for d, g in enumerate(others)]
-            frame = pd.DataFrame(rows).assign(part="accuracy", stratum="all", temperature=1.0, n=64)
+            frame = pd.DataFrame(rows).assign(part="accuracy", stratum="all", temperature=1.0, n=64, accuracy=0.5)
             same.append(judge(frame).phrase == "same direction")
     assert len(set(tokens)) > 3
     assert np.mean(same) <= 0.05

@@ -78,7 +78,7 @@ def test_the_share_of_the_gain_is_shown_only_where_its_denominator_is_large(mode
     weak = TokenSubstitution(n=8, controls=("random-isotropic",), draws=3, causal_draws=0, chosen=2, at_most=1)
     found = weak.run(model, toys.planted(model, scale=1e-3), toys.task(), out=runs, progress=False)
     assert part(found.frame, part="causal")["share"].isna().all()
-    assert phrases(found)["first-token-suffices"].startswith("not testable here, because the vector added everywhere")
+    assert phrases(found)["first-token-suffices"].startswith("not testable here, because no completion is right")
 
 
 def test_controls_are_read_at_the_same_positions_and_do_not_move_the_token(run: Run) -> None:

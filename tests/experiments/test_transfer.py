@@ -167,7 +167,8 @@ def test_a_recipient_that_is_never_right_decides_nothing() -> None:
     frame = pd.DataFrame(rows).assign(part="accuracy", recipient="r", n=64, accuracy=0.0)
     frame = frame.assign(gain=0.0, gain_low=0.0, gain_high=0.0)
     assert judge(frame, "r").phrase == (
-        "not testable here, because no completion is right, with the vectors or without"
+        "not testable here, because no completion is right, with the vectors or without: a floor on which no gain or "
+        "loss can show"
     )
 
 

@@ -152,7 +152,7 @@ def test_files_of_other_kinds_and_encodings(tmp_path: Path) -> None:
             with pytest.raises(UserError, match=r"not a task file|no file of prompts"):
                 read(tmp_path / name)
     (tmp_path / "folder.jsonl").mkdir()
-    with pytest.raises(UserError, match="Is a directory"):
+    with pytest.raises(UserError, match="not a regular file"):
         load_task(tmp_path / "folder.jsonl")
     with pytest.raises(UserError, match="lines of JSON"):
         load_prompts(write(tmp_path / "t.txt", SUM, SUM))
@@ -304,6 +304,7 @@ CHANGES: dict[str, Any] = {
     "no_example": True,
     "scorer": "last-number",
     "pattern": "x",
+    "grader": "plain",
     "tokens": 3,
 }
 

@@ -227,7 +227,7 @@ def test_run_show_diff_redraw(interp: Any, root: Path) -> None:
 def test_show_marks_stale_and_partial(interp: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run = Toy(size=1).run(out="runs", progress=False)
     assert "stale" not in interp("show", str(run.record.path)).err
-    meta = {**run.record.meta, "source": "another"}
+    meta = {**run.record.meta, "files": "another"}
     (run.record.path / "run.json").write_text(json.dumps(meta))
     assert "stale" in interp("show", str(run.record.path)).err
     meta["partial"] = True
@@ -313,11 +313,8 @@ def test_eval_of_a_tiny_model(interp: Any, folder: Path, vectors: Path) -> None:
 def test_try_shows_base_and_steered(interp: Any, folder: Path, vectors: Path) -> None:
     said = interp("try", str(vectors), "<b>Hi</b>", "--model", str(folder), "--tokens", "4", "--scale", "1,2")
     assert said.code == 0, said.err
-    assert [line.split(":")[0] for line in said.out.splitlines() if line.startswith(("base", "v", "2 v"))] == [
-        "base",
-        "v",
-        "2 v",
-    ]
+    heads = [line.split(":")[0] for line in said.out.splitlines() if line.startswith(("base", "v", "2 v"))]
+    assert heads == ["base", "v", "2 v", "v", "2 v"]  # the texts, then what was on in each
     interp("try", str(vectors), "<b>Hi</b>", "--model", str(folder), "--tokens", "4", "--html", "page.html")
     page = Path("page.html").read_text()
     assert "<b>Hi" not in page

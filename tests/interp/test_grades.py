@@ -227,7 +227,7 @@ def test_each_command_with_a_task_has_the_flag() -> None:
         name, command = pending.pop()
         flags = {flag for option in command.params for flag in option.opts}
         with_task += "--task" in flags
-        if "--task" in flags and "--grader" not in flags:
+        if "--scorer" in flags and "--grader" not in flags:
             missing.append(name)
         if isinstance(command, click.Group):
             context = click.Context(command)

@@ -38,7 +38,7 @@ def test_other_numbers(value: float, text: str) -> None:
     assert written(float("inf")) == "\u221e"
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([".3g", ".1f", "+.2f", ".4g", "+z.1f"]))
+@given(st.floats(-1e300, 1e300), st.sampled_from([".3g", ".1f", "+.2f", ".4g", "+z.1f"]))
 def test_no_number_is_shown_as_minus_zero(value: float, spec: str) -> None:
     text = shown(value, spec)
     assert not re.fullmatch(r"-0(\.0*)?", text)

@@ -127,7 +127,7 @@ def test_taking_a_feature_out_is_judged_by_what_it_marks(score: float, drop: flo
     ends = {"drop": drop, "drop_low": drop - 0.1, "drop_high": drop + 0.1, "accuracy": 0.7 - drop, "n": 48}
     rows.append({"part": "accuracy", "vector": "ablated", **ends})
     values = (0.02, -0.02, 0.0, 0.01, -0.01, 0.0, 0.02, -0.02)
-    rows += [{"part": "accuracy", "vector": "random-feature", "drop": value} for value in values]
+    rows += [{"part": "accuracy", "vector": "random-feature", "drop": value, "n": 48} for value in values]
     found = judge_cause(pd.DataFrame(rows))
     assert (found.claim, found.phrase) == (CAUSES, phrase)
 

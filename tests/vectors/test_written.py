@@ -24,7 +24,8 @@ from vectors.formats.gguf_file import HINTS
 WRITTEN = sorted(known.name for known in formats() if known.write is not None)
 CARD: dict[str, Any] = {
     "base_model": "owner/some-model",
-    "fingerprint": "0123456789abcdef",
+    "lineage": "0123456789abcdef",
+    "fingerprint": "0123456789abcdef" * 2,
     "origin": "a test",
     "name": "toy",
 }

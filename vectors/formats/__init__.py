@@ -8,6 +8,7 @@ from pathlib import Path
 
 from interp import registry
 from interp.errors import UserError
+from interp.files import exists
 from vectors.card import Card
 from vectors.formats.base import Format, Options, Vectors
 from vectors.formats.carried import with_carried
@@ -59,7 +60,7 @@ def detect(path: Path) -> Format:
     Raises:
         UserError: the path is missing, or no format knows it.
     """
-    if not path.exists():
+    if not exists(path):
         raise UserError("no such file or folder", given=path)
     for one in formats():
         if one.matches(path):
