@@ -108,7 +108,7 @@ def write(path: Path, vectors: Vectors) -> Path:
     """
     vectors = steering_only(vectors, "gguf")
     if 0 in vectors.layers:
-        works = "leave it out with only(...), or bake it into a checkpoint"
+        works = "leave it out with --layers (only(...) in Python), or bake it into a checkpoint"
         raise UserError("llama.cpp cannot steer layer 0 (it refuses direction.0)", given=vectors.name, works=works)
     path = path if path.suffix == ".gguf" else path.with_name(path.name + ".gguf")
     warn_apart(vectors, path)
