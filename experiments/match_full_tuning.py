@@ -253,7 +253,8 @@ def _untestable(at: Any, own: Any, full: Any, kind: str) -> str | None:
     seeds = at[at["part"] == "seeds"]
     budgets = set(seeds[seeds["kind"].isin([kind, FULL])]["rollouts"])
     if len(budgets) > 1 or any(budget != budget for budget in budgets):
-        return f"the sets were not trained on equally many completions: {sorted(map(str, budgets))}"
+        numbers = sorted("unknown" if budget != budget else f"{budget:g}" for budget in budgets)
+        return f"the sets were not trained on equally many completions: {', '.join(numbers)}"
     low, gain = float(full.iloc[0]["gain_low"]), float(full.iloc[0]["gain"])
     if not low >= FLOOR:
         return (

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from figures.record import Record
 from figures.style import written
 from interp.active_edits import active_vectors
@@ -154,11 +156,15 @@ CAPTIONS: Mapping[str, str] = {
 }
 
 
+_ENDS = (("low", -1), ("high", 1))
+
+
 def caption(name: str, run: Record) -> str:
     """Return the caption of a figure: what is drawn, then model, vectors, n and controls."""
     plan = run.meta.get("declaration") or {}
     controls = ", ".join(str(control) for control in plan.get("controls") or ())
-    parts = [CAPTIONS.get(name, ""), f"{subject(run)}.", f"Controls: {controls}." if controls else ""]
+    open_ended = "Where outcomes or draws are equal an interval has no end and is not drawn." if _unbounded(run) else ""
+    parts = [CAPTIONS.get(name, ""), open_ended, f"{subject(run)}.", f"Controls: {controls}." if controls else ""]
     return " ".join(part for part in parts if part)
 
 
@@ -173,13 +179,22 @@ def subject(run: Record) -> str:
     return ", ".join(parts)
 
 
+def _unbounded(run: Record) -> bool:
+    """Whether an interval of a run has an infinite end."""
+    ends = run.frame.filter(regex=r"(^|_)(low|high)$").select_dtypes("float")
+    return bool(np.isinf(ends.to_numpy()).any())
+
+
 def interval(value: Mapping[str, Any] | None) -> str:
     """Return an estimate with its 95 % interval, or an en dash where there is none."""
     if not value or value.get("estimate") is None:
         return "\u2013"
-    numbers = [value.get(key) for key in ("estimate", "low", "high")]
-    estimate, low, high = (_short(number) for number in numbers)
-    return f"{estimate} [{low}, {high}]" if numbers[1] is not None and numbers[2] is not None else estimate
+    estimate = _short(value["estimate"])
+    if not {"low", "high"} <= set(value):
+        return estimate
+    # JSON has no infinity, so that run.json holds null for an end that is unbounded
+    ends = (math.copysign(math.inf, sign) if value[end] is None else value[end] for end, sign in _ENDS)
+    return "{} [{}, {}]".format(estimate, *map(_short, ends))
 
 
 def sentence(verdict: Mapping[str, Any]) -> str:

@@ -65,13 +65,21 @@ def drop(rows: pd.DataFrame, column: str, *values: object) -> pd.DataFrame:
     return cast("pd.DataFrame", rows[~rows[column].isin(list(values))])
 
 
-def numbers(rows: pd.DataFrame, column: str) -> list[float]:
-    """Return a column as floats, rounding errors as 0, unbounded ends and a column that the frame lacks as NaN."""
+def numbers(rows: pd.DataFrame, column: str, *, drawn: bool = True) -> list[float]:
+    """Return a column as floats, rounding errors as 0 and a column that the frame lacks as NaN.
+
+    Args:
+        rows: of a frame.
+        column: its name.
+        drawn: whether the numbers are drawn, so that an unbounded end is NaN, and not written.
+    """
     if column not in rows.columns:
         return [float("nan")] * len(rows)
     # what is only rounding would stand in hover texts and on axes as -6.94e-18; an end that is unbounded is not drawn
     values = [float(value) for value in rows[column]]
-    return [0.0 if abs(value) < ROUNDING else value if math.isfinite(value) else math.nan for value in values]
+    return [
+        0.0 if abs(value) < ROUNDING else value if math.isfinite(value) or not drawn else math.nan for value in values
+    ]
 
 
 def first(rows: pd.DataFrame, column: str) -> object:

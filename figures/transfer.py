@@ -115,7 +115,7 @@ def _percent(rows: pd.DataFrame, name: str) -> list[str]:
 
 
 def _interval(rows: pd.DataFrame, name: str, digits: int) -> list[str]:
-    ends = zip(*(numbers(rows, f"{name}{end}") for end in ("", "_low", "_high")), strict=True)
+    ends = zip(*(numbers(rows, f"{name}{end}", drawn=False) for end in ("", "_low", "_high")), strict=True)
     bases = [vector == "base" for vector in rows["vector"]]
     return [
         _DASH if base or not math.isfinite(value) else

@@ -207,12 +207,10 @@ def _sentence(verdict: Mapping[str, Any]) -> str:
     interval = verdict.get("estimate") or {}
     numbers = ""
     if interval.get("estimate") is not None:
-        numbers = f" ({_short(interval['estimate'])} [{_short(interval.get('low'))}, {_short(interval.get('high'))}])"
+        # JSON has no infinity, so that null is an end that is unbounded
+        low, high = ("infinity" if interval.get(end) is None else shown(interval[end]) for end in ("low", "high"))
+        numbers = f" ({shown(interval['estimate'])} [{'-' * (low == 'infinity')}{low}, {high}])"
     return f"{verdict.get('claim')}: {verdict.get('phrase')}{numbers}."
-
-
-def _short(number: float | None) -> str:
-    return "?" if number is None else shown(number)
 
 
 def _command(meta: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from interp.errors import UserError
+from interp.numbers import ROUNDING
 from interp.summaries.widths import GAIN as GAIN
 from interp.summaries.widths import SHARE as SHARE
 from interp.summaries.widths import UNBOUNDED, Bounds, alike, finite, kind_of, with_width
@@ -173,9 +174,9 @@ def band(
     estimate = rows.mean(0)
     # the bootstrap's own spread is too small by sqrt((n - 1) / n)
     error = drawn.std(0, ddof=1) * np.sqrt(n / max(n - 1, 1))
-    moving = error > 0
+    moving = error > ROUNDING
     largest = np.abs((drawn - estimate)[:, moving] / error[moving]).max(1) if moving.any() else np.zeros(draws)
-    width = error * float(np.quantile(largest, level)) * _t_factor(n, level)
+    width = error * float(np.quantile(largest, level)) * _t_factor(n, level) if n > 1 else np.full(len(error), np.inf)
     bounds, share = kind_of(rows, None, None)
     ends = [
         with_width(

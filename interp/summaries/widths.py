@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from interp.errors import UserError
-from interp.numbers import shown
+from interp.numbers import ROUNDING, shown
 
 Array = NDArray[Any]
 Bounds = tuple[float, float]
@@ -117,8 +117,8 @@ def with_width(found: Interval, bounds: Bounds, *, share: bool = False, level: f
 
 
 def alike(low: float, high: float) -> bool:
-    """Equal but for rounding."""
-    return bool(high - low <= 1e-9 * max(abs(low), abs(high)))
+    """Equal but for rounding, also that of numbers near 1 whose difference was taken."""
+    return bool(high - low <= max(ROUNDING, 1e-9 * max(abs(low), abs(high))))
 
 
 def kind_of(rows: Array, bounds: Bounds | None, share: bool | None) -> tuple[Bounds, bool]:

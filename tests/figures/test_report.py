@@ -11,16 +11,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from figures import paper
-from figures.captions import CAPTIONS
-from figures.record import keep
+from figures.captions import CAPTIONS, caption, interval, sentence
+from figures.record import keep, numbers
 from figures.report import write_paper, write_report, write_run_report
 from interp import registry
 from interp.errors import UserError
+from interp.given import as_json
+from interp.run import methods
 from interp.store import RunFolder, RunRecord
+from interp.summaries import bootstrap, control_range, verdict
 from tests.figures.records import HOSTILE, META, Made, lens, substitution
 
 VERDICT: dict[str, Any] = {
@@ -215,3 +219,27 @@ def test_an_entry_without_its_experiment_is_one_line() -> None:
     assert line == (
         "Figure 13, Composition of vectors: not available in this version (experiment composition is not installed)"
     )
+
+
+def test_an_interval_without_ends_is_written_as_one() -> None:
+    equal = as_json(verdict(bootstrap([0.5] * 9), control_range([0.25] * 4), 0.1))
+    assert (
+        interval(equal["estimate"])
+        == "0.5 [\u2212\u221e, \u221e]"
+        == interval({"estimate": 0.5} | dict.fromkeys(("low", "high")))
+    )
+    assert "controls 0.25 [\u2212\u221e, \u221e]" in sentence(equal)
+    assert interval({"estimate": 0.5, "low": 0.25, "high": None, "n": 8}) == "0.5 [0.25, \u221e]"
+    assert interval({"estimate": 0.5}) == "0.5"
+    meta = {"n": 9, "seed": 0, "verdicts": [equal]}
+    assert "(0.5 [-infinity, infinity])" in methods(meta) and "?" not in methods(meta)
+
+
+def test_a_caption_says_where_an_interval_has_no_end() -> None:
+    frame = pd.DataFrame(
+        {"value": [0.5, 0.25], "value_low": [0.1, -np.inf], "value_high": [0.75, np.inf], "below": "x"}
+    )
+    assert "has no end" in caption("magnitude", Made(META, frame))
+    assert "has no end" not in caption("magnitude", Made(META, frame.head(1)))
+    assert numbers(frame, "value_low")[1] != numbers(frame, "value_low")[1]
+    assert numbers(frame, "value_low", drawn=False) == [0.1, -np.inf]

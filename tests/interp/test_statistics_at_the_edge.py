@@ -81,6 +81,19 @@ def test_no_interval_of_finite_numbers_has_no_width(values: np.ndarray) -> None:
     assert (edges.low < edges.high).all()
 
 
+def test_one_unit_bounds_no_curve_just_as_it_bounds_no_mean() -> None:
+    edges, single = band(np.array([[0.3, 1.0]])), bootstrap([0.3])
+    assert (edges.low < edges.estimate).all() and (edges.estimate < edges.high).all() and not single.finite
+
+
+@pytest.mark.parametrize("noise", [[0.1 + 0.2 - 0.3] * 4 + [0.0] * 4, [1e-17 * row for row in range(8)]])
+def test_pairs_that_differ_by_rounding_are_equal_pairs(noise: list[float]) -> None:
+    assert bootstrap(noise).high == bootstrap([0.0] * 8, bounds=(-np.inf, np.inf)).high == np.inf
+    assert "inconclusive" in verdict(bootstrap(noise), None, 0.05).phrase
+    assert control_range(noise).low == -np.inf and band(np.array([noise]).T).low == [-np.inf]
+    assert "inconclusive" in verdict(Interval(0.3, 0.2, 0.4, 20), control_range(noise), 0.05).phrase
+
+
 @given(st.floats(-1, 1), st.integers(1, 500))
 @QUICK
 def test_equal_units_leave_less_room_the_more_there_are(value: float, n: int) -> None:

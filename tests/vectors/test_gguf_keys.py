@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from interp.errors import UserError
 from tests.vectors.toys import make
 from vectors import SteeringVectors, load_vectors
-from vectors.formats import gguf_keys
+from vectors.formats import gguf_file, gguf_keys
 from vectors.formats.base import Options
 from vectors.formats.gguf_file import read
 
@@ -83,7 +83,9 @@ def test_a_control_vector_that_states_a_plain_addition_loads(tmp_path: Path) -> 
         *(("glp.hook_point", "ffn_out_pre_residual"), ("glp.structure", "per-execution-step")),
         *(("glp.layer_ids_zero_based", "0,2"), ("glp.layer_ids_zero_based", "1"), ("glp.content_sha256", "0" * 64)),
         *(("glp.dir_scales", "1,2"), ("glp.layer_scales", [1.0, 0.5]), ("glp.gate", "cosine")),
-        *(("controlvector.layer_count", 3), ("controlvector.layer_count", 1), ("controlvector.layers", "2,4")),
+        *(("controlvector.layer_count", 1), ("controlvector.layer_count", "2"), ("controlvector.layers", "2,4")),
+        *(("controlvector.easysteer", '{"version": 1, "component": "router_logits"}'), ("controlvector.easysteer", 1)),
+        ("controlvector.easysteer", '{"version": 2, "component": "hidden_states"}'),
         *(("controlvector.n_embd", 7), ("controlvector.layer_first", 0), ("controlvector.normalize", True)),
         *(("controlvector.operation", "project"), ("controlvector.component", "attention_heads")),
         *(("split.count", 2), ("steeringvector.mode", "x"), ("small_vectors.trained", "apart"), ("small_vectors.x", 1)),
@@ -94,6 +96,26 @@ def test_a_control_vector_that_asks_for_more_is_refused(tmp_path: Path, key: str
     with pytest.raises(UserError, match=re.escape(key)) as caught:
         load_vectors(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 30])
+def test_the_number_of_layers_may_be_that_of_directions_or_of_the_models_blocks(tmp_path: Path, count: int) -> None:
+    fields = {"controlvector.model_hint": "llama", "controlvector.layer_count": count}
+    assert _steering(gguf(tmp_path / "v.gguf", fields)) == make((1, 3))
+
+
+def test_ordinary_files_of_easysteer_load(tmp_path: Path) -> None:
+    about = '{"version": 1, "component": "hidden_states", "metadata": {"mapping": []}}'
+    fields = {"controlvector.model_hint": "qwen2", "controlvector.method": "pca", "controlvector.easysteer": about}
+    assert _steering(gguf(tmp_path / "v.gguf", fields)) == make((1, 3))
+
+
+def test_directions_of_zeros_are_absent_layers(tmp_path: Path) -> None:
+    zeros = np.zeros(16, np.float32)
+    assert _steering(gguf(tmp_path / "v.gguf", {}, {"direction.2": zeros})) == make((1, 3))
+    kept = make((1, 3)) - make((3,))  # of a card's set every layer stays
+    gguf_file.write(tmp_path / "own.gguf", kept)
+    assert _steering(tmp_path / "own.gguf").layers == (1, 3)
 
 
 @FOLDERS

@@ -74,7 +74,14 @@ def ours(model: Model, folder: Path) -> Tensor:
 
 
 EQUAL: list[dict[str, Any]] = [
-    *({"r": 1}, {"r": 3}, {"use_rslora": True}, {"r": 1, "use_rslora": True}, {"lora_dropout": 0.5}),
+    *(
+        {"r": 1},
+        {"r": 3},
+        {"use_rslora": True},
+        {"r": 1, "use_rslora": True},
+        {"lora_dropout": 0.5},
+        {"ensure_weight_tying": True},
+    ),
     *(
         {"layers_to_transform": [0, 2]},
         {"layers_to_transform": 1},

@@ -24,7 +24,7 @@ from vectors.card import UNKNOWN
 from vectors.formats.base import Format, Options, Vectors
 from vectors.formats.carried import parse_carried, warn_apart, with_card
 from vectors.formats.gguf_keys import CARD, HOOK, check_keys, content_digest
-from vectors.formats.rows import from_rows, steering_only
+from vectors.formats.rows import from_rows, steering_only, without_zeros
 from vectors.steering import SteeringVectors
 from vectors.untrusted import ELEMENTS, head, parsing, regular_file
 
@@ -79,8 +79,9 @@ def read(path: Path, options: Options) -> SteeringVectors:
             raise UserError("llama.cpp refuses direction.0, so nobody knows what it means", given=path.name)
         rows[int(match[1])] = tensor
     check_keys(fields, str(architecture), rows)
-    vectors = from_rows(rows, path, "gguf", options, _known(fields, str(architecture)))
     card = fields.get(CARD)
+    kept = rows if card is not None else without_zeros(rows, path)  # some writers fill layers up with zeros
+    vectors = from_rows(kept, path, "gguf", options, _known(fields, str(architecture)))
     return vectors if card is None else with_card(vectors, parse_carried(str(card), path), path)
 
 
@@ -107,7 +108,7 @@ def write(path: Path, vectors: Vectors) -> Path:
     """
     vectors = steering_only(vectors, "gguf")
     if 0 in vectors.layers:
-        works = "leave it out with only(...), or bake it into a checkpoint"
+        works = "leave it out with --layers (only(...) in Python), or bake it into a checkpoint"
         raise UserError("llama.cpp cannot steer layer 0 (it refuses direction.0)", given=vectors.name, works=works)
     path = path if path.suffix == ".gguf" else path.with_name(path.name + ".gguf")
     warn_apart(vectors, path)

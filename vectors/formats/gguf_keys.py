@@ -7,6 +7,7 @@ github.com/msuiche/weightless, spec/GLP.md) state the operation, the hook point,
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -73,8 +74,12 @@ def _check_own(key: str, name: str, value: Any, rows: Mapping[int, Tensor]) -> N
     if name == "model_hint" or _EXTRACTION.fullmatch(name):
         return
     if name == "layer_count":
-        if type(value) is not int or value != len(rows):
-            raise _refused(key, value, f"this file states another number of directions than the {len(rows)} it holds")
+        # llama.cpp skips it; writers state the number of directions, or the model's depth with or without a last layer
+        if type(value) is not int or (value != len(rows) and value < max(rows)):
+            raise _refused(key, value, f"this file states fewer layers than those of its {len(rows)} directions")
+    elif name == "easysteer":
+        if not _of_residual(value):
+            raise _refused(key, value, "EasySteer measured this control vector elsewhere than in the residual stream")
     elif name == "layers":
         if _listed(value) != sorted(rows):
             raise _refused(key, value, "this file states other layers than those of its tensors")
@@ -119,6 +124,15 @@ def _listed(value: Any) -> list[int] | None:
     parts: Sequence[Any] = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
     texts = [str(part).strip() for part in parts]
     return sorted(map(int, texts)) if all(text.isascii() and text.isdigit() for text in texts) else None
+
+
+def _of_residual(value: Any) -> bool:
+    """Whether EasySteer's own metadata are of hidden states, or of a file that never told."""
+    try:
+        known = json.loads(value)
+        return known["version"] == 1 and known.get("component") in ("hidden_states", None)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return False
 
 
 def _ones(value: Any) -> bool:

@@ -17,7 +17,15 @@ _OFF = (None, False, "", [], {})
 _ANY = frozenset(
     {
         *("auto_mapping", "base_model_name_or_path", "revision", "inference_mode", "peft_version", "lora_dropout"),
-        *("megatron_core", "qalora_group_size", "runtime_config", "r", "lora_alpha", "use_rslora"),
+        *(
+            "ensure_weight_tying",
+            "megatron_core",
+            "qalora_group_size",
+            "runtime_config",
+            "r",
+            "lora_alpha",
+            "use_rslora",
+        ),
         *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     }
 )

@@ -88,8 +88,17 @@ def nonzero_rows(matrix: Tensor, path: Path) -> dict[int, Tensor]:
     Raises:
         UserError: all are zero.
     """
-    kept = {layer: row for layer, row in enumerate(matrix) if bool((row != 0).any())}
-    if not kept:
+    return without_zeros(dict(enumerate(matrix)), path)
+
+
+def without_zeros(rows: Mapping[int, Tensor], path: Path) -> dict[int, Tensor]:
+    """Rows that are not zero: a zero row adds nothing.
+
+    Raises:
+        UserError: all are zero.
+    """
+    kept = {layer: row for layer, row in rows.items() if bool((row != 0).any())}
+    if rows and not kept:
         raise UserError("all vectors in this file are zero", given=path.name)
     return kept
 
