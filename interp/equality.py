@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any
 
-from interp.exact import exact
+from interp.exact import exact, plain_number
 from interp.notation import clean, gold
 from interp.step_limit import within
-from interp.units import has_words, without_final_unit
+from interp.units import final_variables, has_words, letters, without_final_unit
 
 MAX_BOX = 400
 """Characters inside a box that are still read; a longer box counts as boxed and wrong."""
@@ -34,11 +34,16 @@ _COSTLY = re.compile(
 _EXPONENT = re.compile(r"(?:\^|\*\*)\s*[{(\s+-]*(\d+)")
 _POWER_OF_NUMBERS = re.compile(r"[\d)}\]]\s*\^")
 _CHOICE = re.compile(r"\(?\s*(?:\\text\{)?\s*\(?([A-Za-z])\)?\s*\}?\s*\)?[.:]?")
-_MARKED_CHOICE = re.compile(r"(?:\\text\{)?\s*\(([A-Za-z])\)\s*\}?[\s.:].*", re.DOTALL)
+_MARKED_CHOICE = re.compile(
+    r"(?:\\text\{)?\s*(?:\(([A-Za-z])\)\s*\}?[\s.:]|([A-Za-z])(?:[.)]\s|[.)]\}|\s*\}[.)])).*", re.DOTALL
+)
 _TIME = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*(?:([ap])\.?\s*m\.?)?\s*(?:o'clock)?", re.IGNORECASE)
 _RANGE = re.compile("(.*[\\d)}%])\\s*(\u2013|--|-|\\\\text\\{ ?to ?\\}| to )\\s*([\\d.$\\\\].*)")
 _BASE = re.compile(r"([0-9A-F]+)\s*_\s*(?:\{\s*)?(\d+)\s*\}?|([0-9A-F]+)")
-_COMMA = re.compile(r"\s*,\s*")
+_MODULUS = re.compile(r"\(?\\(?:pmod|bmod|mod)(?![a-z])\s*\{?\s*(\w+)\s*\}?\)?")
+_SPACES = re.compile(r"(?<=[^\w\s.])\s+|\s+(?=[^\w\s.])")
+_DOTS = re.compile(r"\\[lc]?dots(?![a-z])|\.\.\.|…")
+_CAPITALS = re.compile(r"[A-Z]{3,}")
 _EQUATION = re.compile(r"([^=<>!]*[A-Za-z][^=<>!]*[^=<>!\\]|[A-Za-z])=\s*([^=<>]+)")
 
 
@@ -59,19 +64,33 @@ def plainly_equal(found: str, answer: str) -> bool:
 def _same(left: str, right: str) -> bool:
     if left == right:
         return bool(left)
-    for special in (_sides, _choices, _times, _ranges, _bases):
+    for special in (_moduli, _sides, _choices, _times, _ranges, _bases, _ratios, _sequences):
         decided = special(left, right)
         if decided is not None:
             return decided
     numbers = exact(left), exact(right)
     if numbers[0] is not None and numbers[1] is not None:
         return numbers[0].equals(numbers[1])
-    if _COMMA.sub(",", left) == _COMMA.sub(",", right):
+    if _tight(left) == _tight(right):
         return True  # 100,200,300 and 100, 200, 300
-    left, right = without_final_unit(left), without_final_unit(right)
-    if has_words(left) or has_words(right):
-        return sorted(map(_words, left.split(","))) == sorted(map(_words, right.split(",")))
-    return not costly(left) and not costly(right) and _verify(left, right)
+    if bool(_DOTS.search(left)) is not bool(_DOTS.search(right)):
+        return False
+    plain = without_final_unit(left), without_final_unit(right)
+    if any(map(has_words, plain)):
+        first, second = (sorted(map(_words, text.split(","))) for text in plain)
+        return first == second
+    if final_variables(left) - letters(right) or final_variables(right) - letters(left):
+        return False
+    return any(not costly(one) and not costly(two) and _verify(one, two) for one, two in {(left, right): 0, plain: 0})
+
+
+def _moduli(left: str, right: str) -> bool | None:
+    """Compare congruences modulus by modulus, which math-verify does not look at."""
+    moduli = [_MODULUS.findall(text) for text in (left, right)]
+    if not moduli[0] or not moduli[1]:
+        return None
+    rest = [clean(_MODULUS.sub(" ", text)) for text in (left, right)]
+    return [one.strip() for one in moduli[0]] == [one.strip() for one in moduli[1]] and _same(rest[0], rest[1])
 
 
 def _sides(left: str, right: str) -> bool | None:
@@ -93,7 +112,8 @@ def _choices(left: str, right: str) -> bool | None:
     picked = [letter or mark for letter, mark in zip(letters, marked, strict=True)]
     if picked[0] is None or picked[1] is None or letters == [None, None]:
         return None
-    return picked[0][1].upper() == picked[1][1].upper()
+    first, second = (next(filter(None, match.groups())) for match in picked if match is not None)
+    return first.upper() == second.upper()
 
 
 def _times(left: str, right: str) -> bool | None:
@@ -124,6 +144,26 @@ def _bases(left: str, right: str) -> bool | None:
     digits = [number[1] or number[3] for number in numbers if number is not None]
     bases = {int(number[2]) for number in numbers if number is not None and number[2]}
     return digits[0] == digits[1] and len(bases) == 1
+
+
+def _ratios(left: str, right: str) -> bool | None:
+    """Compare ratios of three and more numbers, 1:2:3; math-verify does not look at their order."""
+    parts = [[plain_number(part) for part in text.split(":")] for text in (left, right)]
+    numbers = [[number for number in side if number is not None] for side in parts]
+    if any(len(side) < 3 for side in numbers) or numbers != parts or len(parts[0]) != len(parts[1]):
+        return None
+    first, second = numbers
+    return all(a * second[0] == b * first[0] for a, b in zip(first, second, strict=True)) and any(first) == any(second)
+
+
+def _sequences(left: str, right: str) -> bool | None:
+    """Compare runs of capitals, HTH or ABC, letter by letter and not as products."""
+    return left == right if _CAPITALS.fullmatch(left) and _CAPITALS.fullmatch(right) else None
+
+
+def _tight(text: str) -> str:
+    """A text without the spaces that mean nothing: beside a sign, and not between two words or numbers."""
+    return _SPACES.sub("", text)
 
 
 def _words(text: str) -> str:

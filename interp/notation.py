@@ -25,6 +25,8 @@ _COMMANDS = [
     (re.compile(r"(?<!\\)\\(?:[,;:> ]|(?:q?quad|thinspace|medspace|thickspace|enspace)(?![a-zA-Z]))"), " "),
     (re.compile(r"\\[hv]space\*?\{[^{}]*\}|~"), " "),
     (re.compile(r"\\varnothing"), r"\\emptyset"),
+    (re.compile(r"\{:\}"), ":"),
+    (re.compile(r"(?<=\d)\s*\^\s*\{\s*(?:\\(?:text|mathrm|rm)\s*)?\{?\s*(st|nd|rd|th)\s*\}?\s*\}"), r"\1"),
     (re.compile(r"\\(?:math(?:rm|bf|it|sf)|text(?:rm|bf|it|sf|normal)|mbox|boldsymbol|bold)\s*(?=\{)"), r"\\text"),
     (re.compile(r"\{\s*\\(?:rm|bf|it)\s+([^{}]*)\}"), r"\\text{\1}"),
 ]  # fmt: skip
@@ -51,7 +53,7 @@ def clean(latex: str) -> str:
     before = None
     while text != before:
         before = text
-        text = _INTRODUCED.sub("", _unwrapped(text.strip().lstrip("=").rstrip(" \t\n.,;:")), count=1)
+        text = _INTRODUCED.sub("", _unwrapped(text.strip().lstrip("=").rstrip(" \t\n.,;:\\")), count=1)
     return text
 
 

@@ -16,13 +16,19 @@ def _listed(words: str) -> frozenset[str]:
 
 
 _SHORT = _listed(
-    "m g s h l t c d o f j n w v k a in ft yd mi cm mm km nm dm kg mg lb lbs oz ml dl kl cc hr hrs min mins sec secs "
-    "ms yr yrs am pm mph kph kmh kmph hz khz mhz ghz pa kpa kw kwh wh mv kv ma amp amps mol kj cal kcal ev gb mb kb tb "
+    "day m g s h l in ft yd mi cm mm km nm dm kg mg lb lbs oz ml dl kl cc hr hrs min mins sec secs "
+    "ms yr yrs am pm mph kph kmh kmph hz khz mhz ghz pa kpa kw kwh wh kv amp amps mol kj cal kcal ev gb mb kb tb "
     "rs usd eur gbp inr cad aud pts pt sq cu st nd rd th deg rad degc"
 )
 """Abbreviations that follow a number."""
 
-_FILLERS = _listed("of per by on the an at in for")
+_CAPITALS = _listed("L J N W V K A C F mA mV")
+"""Abbreviations that are read after a space and in this case alone: 5 N is a force, and 5n a product."""
+
+_POWERED = _listed("m cm mm km dm nm ft in yd mi")
+"""Abbreviations whose powers are units: 25 cm^2 is an area, and 6s^2 a formula."""
+
+_FILLERS = _listed("of per by on the a an at in for")
 """Small words between the words of a unit."""
 
 _MATHEMATICS = _listed(
@@ -36,15 +42,19 @@ _CURRENCY = re.compile(
     r"(?:USD|EUR|GBP|Rs\.?|INR)\s)\s*(?=[+\-.\d\\])"
 )
 _TOKEN = re.compile(
-    r"\s*(?:\\text\s*\{(?P<text>[^{}\d]*)\}|(?P<half>[ap]\.\s?m\.?)|(?P<word>[A-Za-z]+(?:'s)?\.?)|"
+    r"\s*(?:\\text\s*\{(?P<text>(?:[^{}\d^]|\^(?:-?\d|\{-?\d\}))*)\}|(?P<half>[ap]\.\s?m\.?)|(?P<word>[A-Za-z]+(?:'s)?\.?)|"
     r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-z])|\\?[%$€£¥₹¢]|\\(?:cdot|times|mu|Omega|omega)(?![a-z])|[/.()*-]|\{\})"
     r"(?:\s*\^\s*(?:\{\s*-?\d\s*\}|-?\d))?"
 )
 _MACRO = re.compile(r"\\(?:begin|end)\{[^}]*\}|\\text\s*\{|\\[A-Za-z]+")
 _WORDS = re.compile(r"[A-Za-z]{2,}")
+_LETTERS = re.compile(r"[A-Za-z]")
+_FINAL = re.compile(
+    r"(?P<rest>.*?)(?<![A-Za-z\\])(?P<run>[A-Za-z]+)(?P<power>\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d+))?$", re.DOTALL
+)
 _END = re.compile(
     r"(?<=[\d})])\s*(?P<tail>(?:\\text\s*\{[^{}\d]*\}|\s|[A-Za-z/.])+(?:\^\s*\{?\d\}?)?)$|"
-    r"(?<=[a-z])(?P<after>\s+[A-Za-z/. ]+)$"
+    r"(?<=[a-z])(?P<after>\s+[A-Za-z/. ]+|\s*(?:\\text\s*\{[^{}\d]*\}\s*)+)$"
 )
 
 
@@ -61,29 +71,33 @@ def without_unit(tail: str) -> int | None:
         match = _TOKEN.match(tail, index)
         if match is None or match.end() == index:
             return None
-        spaced = index > 0 or tail[0].isspace()
+        first, more = index == 0, bool(tail[match.end() :].strip())
+        spaced = not first or tail[0].isspace()
         for word in _WORDS.findall(match["text"] or ""):
             factor *= SCALES.get(word.lower(), 1)
         word = (match["word"] or "").rstrip(".").removesuffix("'s")
-        if word and not is_unit(word, spaced=spaced):
+        if word and not (is_unit(word, spaced=spaced, powered=first and "^" in match[0]) and (more or word != "a")):
             return None
         factor *= SCALES.get(word.lower(), 1)
         index = match.end()
     return factor if tail.strip() not in ("*", "/", "-", "(", ".", "()") else None
 
 
-def is_unit(word: str, *, spaced: bool) -> bool:
+def is_unit(word: str, *, spaced: bool, powered: bool = False) -> bool:
     """Whether a bare word after a number is a unit and no product of variables.
 
     Args:
         word: letters only.
         spaced: whether something stands between the number and the word.
+        powered: whether an exponent follows.
     """
     lower = word.lower()
-    if len(word) == 1:
-        return lower in _SHORT
-    if spaced and lower in _FILLERS:
+    if powered:
+        return lower in _POWERED or is_word(word)
+    if spaced and (lower in _FILLERS or word in _CAPITALS):
         return True
+    if len(word) == 1:
+        return word in _SHORT
     return lower in _SHORT or (is_word(word) and (spaced or len(word) > 3))
 
 
@@ -103,10 +117,28 @@ def has_words(text: str) -> bool:
 
 
 def without_final_unit(text: str) -> str:
-    """Return a formula without the unit at its end."""
+    """Return a formula without the unit at its end; a single letter is none where the formula has variables."""
     match = _END.search(text)
     if match is None:
         return text
-    tail = match["tail"] or match["after"] or ""
-    rest = text[: match.start("tail" if match["tail"] else "after")].strip()
-    return rest if rest and without_unit(" " + tail) == 1 else text
+    name = "tail" if match["tail"] else "after"
+    start, tail = match.start(name), match[name].strip()
+    rest = text[:start].strip()
+    if not rest or (len(tail.partition("^")[0].strip()) == 1 and letters(rest)):
+        return text
+    return rest if without_unit(f"{' ' * text[:start].endswith(' ')}{tail}") == 1 else text
+
+
+def letters(text: str) -> set[str]:
+    """Return the letters of a formula that may be variables."""
+    return set(_LETTERS.findall(_MACRO.sub(" ", text))) - {"e", "i"}
+
+
+def final_variables(text: str) -> set[str]:
+    """Return the variables at the end of a formula, as in 5n and 6s^2, which math-verify may take for a unit."""
+    match = _FINAL.search(text)
+    if match is None or not match["rest"].strip() or match["run"].lower() in _MATHEMATICS:
+        return set()
+    run, rest, powered = match["run"], match["rest"], match["power"] is not None
+    unit = is_unit(run, spaced=rest[-1].isspace(), powered=powered) and (len(run) > 1 or not letters(rest))
+    return set() if unit else letters(run)

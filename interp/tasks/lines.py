@@ -20,6 +20,16 @@ FIELDS = ("problem", "answer", "split", "template", "id")
 SETTINGS = ("system", "example", "scorer", "pattern", "tokens")
 """Of the whole task: how its problems are asked and graded."""
 
+_MEANT = {
+    **dict.fromkeys(("question", "prompt", "instruction", "query", "input", "text"), "problem"),
+    **dict.fromkeys(("final_answer", "target", "label", "gold", "output", "expected", "answers"), "answer"),
+    **dict.fromkeys(("system_prompt", "system_message"), "system"),
+    **dict.fromkeys(("examples", "few_shot", "fewshot", "shots"), "example"),
+    **dict.fromkeys(("max_tokens", "max_new_tokens", "length"), "tokens"),
+    **{name: name for name in (*FIELDS, *SETTINGS)},
+}
+"""What the fields of other formats are called here."""
+
 
 @dataclass(frozen=True)
 class FileSettings:
@@ -107,12 +117,20 @@ def _row(line: str, where: str) -> dict[str, Any]:
     fields = cast("dict[str, Any]", row)
     odd = next((name for name in fields if name not in (*FIELDS, *SETTINGS)), None)
     if odd is not None:
-        works = f"use {', '.join(FIELDS)}; for the whole file {', '.join(SETTINGS)}"
+        works = f"{_advice(odd)}use {', '.join(FIELDS)}; for the whole file {', '.join(SETTINGS)}"
         what = "no such field" if "problem" in fields else '"problem" must be a text, and there is no such field'
         raise UserError(f"{where}: {what}", given=ascii(odd)[1:-1][:60], works=works)
     if halved:
         raise UserError(f"{where}: half a character (a lone surrogate) is no text", given=ascii(line.strip())[1:61])
     return fields
+
+
+def _advice(name: str) -> str:
+    """What to write in place of a field that has another name, or another form, elsewhere."""
+    if name.lower() in ("choices", "options"):
+        return 'write the choices into the problem, and "scorer": "choice:A|B" on a first line; '
+    meant = _MEANT.get(name.lower())
+    return "" if meant is None else f'call it "{meant}"; '
 
 
 def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -306,6 +306,9 @@ def test_a_character_without_a_token_is_refused() -> None:
     assert render(maker, "two plus two").ids == (1, 2, 1)
     with pytest.raises(UserError, match="cannot write this prompt"):
         render(maker, "two plus three")
+    spaceless = Tokenizer(models.BPE({"<unk>": 0, "a": 1}, [], unk_token="<unk>"))
+    with pytest.raises(UserError, match="cannot write this prompt"):
+        render(PreTrainedTokenizerFast(tokenizer_object=spaceless, unk_token="<unk>"), "\u00a0a")
 
 
 def test_a_token_that_begins_with_the_space_before_a_part_belongs_to_it() -> None:
