@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.backend.engine import Engine
-from interp.backend.fingerprint import fingerprint
+from interp.backend.fingerprint import fingerprint, head_digest
 from interp.backend.foreign import head_survey, survey
 from interp.backend.hook_path import HookPath, path_of
 from interp.backend.lineage import lineage
@@ -62,7 +62,6 @@ class Model:
         stop_ids: Sequence[int] | None = None,
     ) -> None:
         self.hooked: Any = hooked
-        self.cfg: Any = hooked.cfg
         self.tokenizer: Any = hooked.tokenizer if tokenizer is None else tokenizer
         self.name = name or str(self.cfg.model_name)
         self.architecture = architecture or str(
@@ -92,6 +91,11 @@ class Model:
         if about.foreign or not runs_functionally(self.hooked, about.kinds):
             return path_of(self.hooked, caches=not about.foreign)
         return Engine(self.hooked)
+
+    @property
+    def cfg(self) -> Any:
+        """Settings of the wrapped object as it is now."""
+        return self.hooked.cfg
 
     @property
     def n_layers(self) -> int:
@@ -204,7 +208,7 @@ class Model:
         values = {site: parts[0] for site, parts in editor.values.items()}
         fired = tuple(editor.fired())
         refuse_untouched(fired)
-        return Trace(final, values, fired, batch, self, head_survey(self.hooked))
+        return Trace(final, values, fired, batch, self, head_survey(self.hooked), head_digest(self.hooked))
 
     def forward(self, batch: Batch, editor: Editor) -> Float[Tensor, "batch pos d_model"]:
         """One pass over whole rows, differentiable; returns resid_post of the last block."""
