@@ -15,7 +15,7 @@ from interp.backend.fingerprint import fingerprint, head_digest
 from interp.backend.foreign import head_survey, survey
 from interp.backend.hook_path import HookPath, path_of
 from interp.backend.lineage import lineage
-from interp.backend.weights import Hooked, device_of, dtype_of, rows_of, runs_functionally, unembed
+from interp.backend.weights import Hooked, device_of, dtype_of, refuse_other_dtype, rows_of, runs_functionally, unembed
 from interp.batch import Batch, as_batch
 from interp.chat import Turns, render
 from interp.completions import Completions
@@ -83,8 +83,9 @@ class Model:
         Made anew at every access, with the weights as they are: take it once a call.
 
         Raises:
-            UserError: code is on the model as a whole, or dropout is on.
+            UserError: code is on the model as a whole, dropout is on, or weights and config differ in dtype.
         """
+        refuse_other_dtype(self.hooked)
         about = survey(self.hooked)
         if about.whole:  # it may change the logits after they are computed
             raise UserError("what this model computes cannot be followed", given=about.whole, works="hook a block")

@@ -81,7 +81,7 @@ def test_log_probabilities_of_a_trace_are_those_of_its_run() -> None:
     hooked.cfg = type(hooked.cfg).from_dict({**hooked.cfg.to_dict(), "output_logits_soft_cap": 0.5})
     with pytest.raises(UserError, match="than in this run"):
         trace.log_probs()
-    assert (trace.model.run(IDS).log_probs()[0] - own(hooked, (5, 6, 7, 8))).abs().max() < 1e-3
+    assert (Model(hooked, stop_ids=()).run(IDS).log_probs()[0] - own(hooked, (5, 6, 7, 8))).abs().max() < 1e-3
 
 
 def test_a_lens_stays_that_of_its_model_and_follows_no_hook() -> None:
@@ -150,3 +150,13 @@ def test_edits_of_a_subclass_are_equal_only_with_equal_fields(tmp_path: Path) ->
     keys = request.folder_keys(model)
     assert keys[0] == keys[2]
     assert keys[0] != keys[1]
+
+
+def test_weights_of_another_dtype_than_the_config_says_are_refused_in_words() -> None:
+    hooked: Any = fresh("bare")
+    model = Model(hooked, stop_ids=())
+    hooked.half()
+    with pytest.raises(UserError, match=r"torch\.float16 and torch\.float32"):
+        model.run(IDS)
+    hooked.to(torch.float16)
+    assert model.run(IDS).final.dtype == torch.float16
