@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 from interp.digest import digest
 from interp.errors import UserError
 from interp.finite import check_tensor, finite
-from interp.identity import UNSAVED, kept_identity
+from interp.identity import UNSAVED, identity_of, kept_identity
 from interp.positions import EVERYWHERE, Positions, Tokens
 from interp.sites import Site, block
 
@@ -62,11 +61,7 @@ class _Hashed:
 
     @property
     def digest(self) -> str:
-        """Content hash."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
+        """Content hash; taken anew each time, because a tensor may be written into."""
         return digest(type(self).__qualname__, *self._content())
 
     @property
@@ -75,7 +70,9 @@ class _Hashed:
         return False
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and self.digest == other.digest  # pyright: ignore[reportAttributeAccessIssue]
+        if other is self or type(other) is not type(self):
+            return other is self
+        return identity_of(self) == identity_of(other)  # a subclass may have fields that its digest does not cover
 
     def __hash__(self) -> int:
         return hash(self.digest)

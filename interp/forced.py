@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.backend.hook_path import HookPath
+from interp.backend.watch import Watch
 from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.editor import Editor, Fired
@@ -32,6 +33,8 @@ MIN_PREFIX = 8
 @runtime_checkable
 class Runs(Protocol):
     """What teacher forcing needs of a model; `interp.model.Model` has it."""
+
+    hooked: Any
 
     @property
     def path(self) -> Any: ...  # noqa: D102 - see Model
@@ -66,12 +69,15 @@ class Forced:
         batch: prompts with what was said after them.
         keep: blocks whose output is kept in memory, [batch, pos, d_model] each; the last one always is. Edits of a
             kept block's output, or of what lies above it, resume there.
+
+    What was run without edits belongs to the model as it was: a later call raises UserError where it changed.
     """
 
     @takes_model
     def __init__(self, model: Runs, batch: Batch, keep: Iterable[int] = ()) -> None:
         model.check(batch)
         self.model, self.path = model, model.path
+        self._watch = Watch(model.hooked)
         self.device = self.path.device
         self.last = model.n_layers - 1
         self.batch = Batch(batch.ids.to(self.device), batch.mask.to(self.device), batch.prompt_len.to(self.device))
@@ -134,6 +140,7 @@ class Forced:
         return found, fired
 
     def _steer(self, editor: Editor, edits: Edits) -> Float[Tensor, "batch pos d_model"]:
+        self._watch.check("teacher forcing")
         start, at_output = self._start(editor)
         with torch.no_grad():
             if start == self.last and at_output:

@@ -3,12 +3,13 @@
 A function is identified by its code in memory, the whole text of its module and of the user's modules that this one
 imports, the versions of installed libraries, its defaults, its closure, and the values of the globals that it and its
 helpers use. Objects are identified by their class and their state. What reaches outside of that (`eval`, an open file,
-an environment variable read on each call) has no identity, and nothing that depends on it is kept.
+an environment variable read on each call, the clock, PyTorch's common random stream) has no identity, and nothing that
+depends on it is kept; see `interp.hidden_reads`.
 """
 
 from __future__ import annotations
 
-import dis
+import copyreg
 import functools
 import json
 import sys
@@ -18,20 +19,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from uuid import uuid4
 
+from interp.code_names import contents, global_names, local_imports, names_in, texts_in
 from interp.digest import digest
 from interp.errors import UserError
+from interp.hidden_reads import hidden_read
 from interp.source_files import is_project, library, sources
 
 UNSAVED = "unsaved-"
 """Begins the identity of what cannot be identified: another one each time, so that nothing is recalled by it."""
-
-HIDDEN_FUNCTIONS = frozenset({"eval", "exec", "compile", "globals", "locals", "vars", "open", "input", "__import__"})
-"""Functions of Python by which code reaches what its text does not tell."""
-HIDDEN_NAMES = frozenset(
-    {"environ", "getenv", "import_module", "open", "read_text", "read_bytes", "load", "load_file", "safe_open"}
-    | {"loadtxt", "fromfile", "read_csv", "read_json", "read_parquet", "from_pretrained", "urlopen"}
-)
-"""Names of functions and attributes that read files, the environment or the network, whatever library has them."""
 
 _SILENT = frozenset({"__module__", "__dict__", "__weakref__", "__doc__", "_abc_impl"})
 _ATOMS = (type(None), bool, int, str, type(Ellipsis), type(NotImplemented))
@@ -149,12 +144,13 @@ class _Walk:
 
     def _function(self, part: types.FunctionType) -> _Form:
         home, code = str(part.__globals__.get("__name__", "")), part.__code__
-        names = frozenset(name for one in _codes(code) for name in one.co_names)
-        held = [self._used(cell.cell_contents, names) for cell in part.__closure__ or () if _is_filled(cell)]
+        names = names_in(code) | texts_in(code)  # a text may name what `getattr` reads
+        held = [self._used(content, names) for content in contents(part)]
         if vars(sys.modules.get(home, part)) is part.__globals__ and self._installed(home):
             return ["library", home, part.__qualname__, held]  # a library's wrapper holds functions of the user
-        used = {name: part.__globals__[name] for name in _globals(code) if name in part.__globals__}
-        self._check_inside(part, names)
+        used = {name: part.__globals__[name] for name in global_names(code) if name in part.__globals__}
+        used |= {f"import {name}": sys.modules[name] for name in local_imports(code, home) if name in sys.modules}
+        self._check_inside(part, [*used.values(), *contents(part)])
         values = [[name, self._used(item, names)] for name, item in used.items()]
         about = part.__defaults__, part.__kwdefaults__, dict(vars(part))
         return ["function", self._code(code), held, values, [self.value(item) for item in about]]
@@ -162,14 +158,15 @@ class _Walk:
     def _used(self, part: object, names: frozenset[str]) -> _Form:
         return self._module(part, names) if isinstance(part, types.ModuleType) else self.value(part)
 
-    def _check_inside(self, part: types.FunctionType, names: frozenset[str]) -> None:
+    def _check_inside(self, part: types.FunctionType, used: list[object]) -> None:
         """Refuse a function that reads what neither its code nor its values tell."""
-        hidden = {name for name in _globals(part.__code__) if name not in part.__globals__}
-        outside = sorted(hidden & HIDDEN_FUNCTIONS | names & HIDDEN_NAMES)
-        if self._strict and outside:
+        missing = [name for name in global_names(part.__code__) if name not in part.__globals__]
+        code = part.__code__
+        outside = hidden_read(used, missing, names_in(code), texts_in(code)) if self._strict else ""
+        if outside:
             raise UserError(
-                f"{part.__qualname__} uses `{outside[0]}`, so what it depends on cannot be told",
-                works="read files and settings where the module is loaded, not on each call",
+                f"{part.__qualname__} uses `{outside}`, so what it depends on cannot be told",
+                works="read files and settings where the module is loaded, and draw from a generator of the function",
             )
 
     def _module(self, part: types.ModuleType, names: frozenset[str]) -> _Form:
@@ -208,12 +205,14 @@ class _Walk:
             return ["project", self.value(kind), stated]
         if hasattr(part, "dtype") and (hasattr(part, "detach") or hasattr(part, "tobytes")):
             return ["array", self.value(part.tolist()) if getattr(part.dtype, "hasobject", False) else digest(part)]
-        reduced = part.__reduce_ex__(4)
+        registered: Any = copyreg.dispatch_table.get(kind)  # of compiled patterns, for instance
+        reduced = part.__reduce_ex__(4) if registered is None else registered(part)
         if isinstance(reduced, str):
             return ["object", self.value(kind), reduced]
         make, arguments, *rest = reduced
         cached = _cached_names(kind)
         states = [_lasting(rest[0], cached) if rest else None, _lasting(getattr(part, "__dict__", None), cached)]
+        states += [slots] if (slots := _slots(part)) and states[0] is None else []
         items = [self.value(list(more)) for more in rest[1:3] if more is not None]
         return ["object", self.value(make), self.value(arguments), [self.value(state) for state in states], items]
 
@@ -247,11 +246,15 @@ def _lasting(state: Any, cached: set[str]) -> Any:
     return {name: item for name, item in state.items() if name not in cached} or None
 
 
-def _is_filled(cell: types.CellType) -> bool:
-    try:
-        return cell.cell_contents is not cell
-    except ValueError:  # a name that is not bound yet
-        return False
+def _slots(part: Any) -> dict[str, Any]:
+    """Return the values of an object's slots, which its own `__reduce__` may leave out."""
+    names = [name for base in type(part).__mro__ for name in _as_names(vars(base).get("__slots__", ()))]
+    found = [name for name in names if not name.startswith("__") and hasattr(part, name)]
+    return {name: getattr(part, name) for name in found}
+
+
+def _as_names(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _is_telling(name: str, member: object) -> bool:
@@ -264,17 +267,3 @@ def _is_telling(name: str, member: object) -> bool:
 
 def _public(module: types.ModuleType) -> list[str]:
     return [name for name in vars(module) if not name.startswith("__")]
-
-
-def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _codes(constant)
-
-
-def _globals(code: types.CodeType) -> list[str]:
-    """Return the global names that a function and the functions inside it read."""
-    loads = ("LOAD_GLOBAL", "LOAD_NAME")
-    steps = (step for one in _codes(code) for step in dis.get_instructions(one) if step.opname in loads)
-    return sorted({str(step.argval) for step in steps})

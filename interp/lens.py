@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.backend.foreign import head_survey
 from interp.bare_model import takes_model
 from interp.errors import UserError
 
@@ -68,12 +69,16 @@ class CentredLens:
     @classmethod
     @takes_model
     def of(cls, model: Unembeds, scale: float = 1.0) -> CentredLens:
-        """The lens of a model, folded or not."""
-        unembedding = model.hooked.unembed.W_U.detach()
+        """The lens of a model, folded or not, as it is now.
+
+        Raises:
+            UserError: foreign code is on the final norm or the unembedding, which a lens of weights would not follow.
+        """
+        unembedding = _unembedding(model)
         kind = str(model.cfg.normalization_type or "")
         gain = getattr(model.hooked.ln_final, "w", None) if kind in ("RMS", "LN") else None
         width = unembedding.shape[0]
-        gain = torch.ones(width, device=unembedding.device) if gain is None else gain.detach().float()
+        gain = torch.ones(width, device=unembedding.device) if gain is None else gain.detach().float().clone()
         return cls(unembedding, gain, kind.startswith("LN"), unembedding.float().mean(1), scale)
 
     def scores(
@@ -114,8 +119,8 @@ class CosineLens:
     @classmethod
     @takes_model
     def of(cls, model: Unembeds) -> CosineLens:
-        """The lens of a model."""
-        return cls(model.hooked.unembed.W_U.detach())
+        """The lens of a model, as it is now; refused like the centred one."""
+        return cls(_unembedding(model))
 
     def scores(
         self, directions: Float[Tensor, "n d_model"], tokens: _Columns | None = None
@@ -126,6 +131,13 @@ class CosineLens:
         moved = directions.to(columns.device, columns.dtype)
         moved = moved / moved.norm(dim=-1, keepdim=True).clamp(min=1e-30)
         return (moved @ columns) / columns.norm(dim=0).clamp(min=1e-30)
+
+
+def _unembedding(model: Unembeds) -> Float[Tensor, "d_model vocab"]:
+    """A copy of W_U, so that a lens stays that of the model that it was made of."""
+    if reason := head_survey(model.hooked):
+        raise UserError("a lens of weights cannot follow foreign code", given=reason, works="remove it")
+    return model.hooked.unembed.W_U.detach().clone(memory_format=torch.preserve_format)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.backend.engine import Engine
-from interp.backend.fingerprint import fingerprint
+from interp.backend.fingerprint import fingerprint, head_digest
 from interp.backend.foreign import head_survey, survey
 from interp.backend.hook_path import HookPath, path_of
 from interp.backend.lineage import lineage
-from interp.backend.weights import Hooked, device_of, dtype_of, rows_of, runs_functionally, unembed
+from interp.backend.weights import Hooked, device_of, dtype_of, refuse_other_dtype, rows_of, runs_functionally, unembed
 from interp.batch import Batch, as_batch
 from interp.chat import Turns, render
 from interp.completions import Completions
@@ -62,7 +62,6 @@ class Model:
         stop_ids: Sequence[int] | None = None,
     ) -> None:
         self.hooked: Any = hooked
-        self.cfg: Any = hooked.cfg
         self.tokenizer: Any = hooked.tokenizer if tokenizer is None else tokenizer
         self.name = name or str(self.cfg.model_name)
         self.architecture = architecture or str(
@@ -84,14 +83,20 @@ class Model:
         Made anew at every access, with the weights as they are: take it once a call.
 
         Raises:
-            UserError: code is on the model as a whole, or dropout is on.
+            UserError: code is on the model as a whole, dropout is on, or weights and config differ in dtype.
         """
+        refuse_other_dtype(self.hooked)
         about = survey(self.hooked)
         if about.whole:  # it may change the logits after they are computed
             raise UserError("what this model computes cannot be followed", given=about.whole, works="hook a block")
         if about.foreign or not runs_functionally(self.hooked, about.kinds):
             return path_of(self.hooked, caches=not about.foreign)
         return Engine(self.hooked)
+
+    @property
+    def cfg(self) -> Any:
+        """Settings of the wrapped object as it is now."""
+        return self.hooked.cfg
 
     @property
     def n_layers(self) -> int:
@@ -204,7 +209,7 @@ class Model:
         values = {site: parts[0] for site, parts in editor.values.items()}
         fired = tuple(editor.fired())
         refuse_untouched(fired)
-        return Trace(final, values, fired, batch, self, head_survey(self.hooked))
+        return Trace(final, values, fired, batch, self, head_survey(self.hooked), head_digest(self.hooked))
 
     def forward(self, batch: Batch, editor: Editor) -> Float[Tensor, "batch pos d_model"]:
         """One pass over whole rows, differentiable; returns resid_post of the last block."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.backend.branches import Branch, Trunk, run_branches
 from interp.backend.engine import Engine
+from interp.backend.watch import Watch
 from interp.bare_model import takes_model
 from interp.batch import Batch
 from interp.distributions import blocks, log_probs
@@ -110,6 +111,7 @@ class PatchSweep:
             raise UserError("a patch sweep takes distinct streams", given=streams, works='streams=("resid_pre",)')
         self.model, self.into, self.streams = model, Run(into, tuple(into_edits)), tuple(streams)
         self.engine = _engine(model, self.into.edits)
+        self._watch = Watch(model.hooked)
         self.length, self.memory_gb = into.ids.shape[1], memory_gb
         self.sites = [Site(layer, stream) for layer in range(model.n_layers) for stream in self.streams]
         self.source = model.run(source, source_edits, read=self.sites).values
@@ -147,8 +149,9 @@ class PatchSweep:
         """The stream after the last block at the last position, with each node patched alone.
 
         Raises:
-            UserError: a node's site was not kept, or its position or head does not exist.
+            UserError: a node's site was not kept, its position or head does not exist, or the model changed.
         """
+        self._watch.check("patch sweep")
         chosen = self._chosen(nodes)
         branches = {number: branch for number, node in enumerate(chosen) if (branch := self.branch(node)) is not None}
         found = self.base.repeat(len(chosen), 1)
@@ -264,6 +267,7 @@ class PatchSweep:
         return torch.stack([self._attribution(gradients, node) for node in chosen])
 
     def _gradients(self, metric: Metric) -> dict[Site, Tensor]:
+        self._watch.check("patch sweep")
         tokens = self._tokens()
         editor = Editor(self.into.edits, n_rows=1, n_layers=self.model.n_layers, read=self.sites)
         with torch.enable_grad():

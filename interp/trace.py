@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.backend.fingerprint import head_digest
 from interp.backend.foreign import head_survey
 from interp.batch import Batch
 from interp.editor import Fired
@@ -35,8 +36,9 @@ class Trace:
         values: the sites that were read, after their edits.
         fired: how often each edit touched a token.
         batch: what was run.
-        model: what ran it; its final norm and unembedding are read as they are when log-probabilities are asked for.
+        model: what ran it; its final norm and unembedding make the log-probabilities when they are asked for.
         head: foreign code on the final norm or the unembedding during the run.
+        weights: digest of the final norm and the unembedding during the run.
     """
 
     final: Float[Tensor, "batch pos d_model"]
@@ -45,6 +47,7 @@ class Trace:
     batch: Batch
     model: ReadsOut = field(repr=False)
     head: str = ""
+    weights: str = ""
 
     def __getitem__(self, site: Site) -> Tensor:
         if site not in self.values:
@@ -59,7 +62,7 @@ class Trace:
                 vocabulary is large: ask for the positions that you need.
 
         Raises:
-            UserError: a hook on the final norm or the unembedding came or went since the run.
+            UserError: a hook on the final norm or the unembedding came or went since the run, or a weight changed.
         """
         now = head_survey(self.model.hooked)
         if now != self.head:
@@ -67,6 +70,9 @@ class Trace:
             raise UserError(
                 "the hooks on the unembedding are others than in this run", given=now or "none", works=works
             )
+        if self.weights and head_digest(self.model.hooked) != self.weights:
+            works = "ask for log-probabilities before you change the model, or run it once more"
+            raise UserError("the final norm or the unembedding is another one than in this run", works=works)
         with torch.no_grad():
             if not now:
                 return self.model.unembed(self.final if at is None else self.final[at]).float().log_softmax(-1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import SupportsFloat, SupportsIndex
 
@@ -74,10 +73,6 @@ class AdaptiveVectors:
     @property
     def digest(self) -> str:
         """Hash of layers and values; the card does not enter."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
         return digest("AdaptiveVectors", self.layers, self.a, self.b, self.scales)
 
     def __eq__(self, other: object) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsFloat, SupportsIndex
 
@@ -71,10 +70,6 @@ class SteeringVectors:
     @property
     def digest(self) -> str:
         """Hash of layers, site and values; the card does not enter."""
-        return self._digest
-
-    @cached_property
-    def _digest(self) -> str:
         return digest("SteeringVectors", self.layers, self.card.site, self.directions)
 
     def __eq__(self, other: object) -> bool:

@@ -87,12 +87,19 @@ def weights_digest(hooked: Hooked) -> str:
     angles = _angles(hooked) if isinstance(hooked, HookedTransformer) else {}
     found = {
         name: "as set" if name in angles and _same(value, angles[name]) else _describe(value)
-        for name, value in _tensors(hooked)
+        for name, value in tensors_of(hooked)
     }
     return digest(found)
 
 
-def _tensors(hooked: Any) -> list[tuple[str, Tensor]]:
+def head_digest(hooked: Any) -> str:
+    """Return 16 hex characters for what makes logits of the last stream: final norm, unembedding, soft cap."""
+    parts = [part for part in (getattr(hooked, "ln_final", None), getattr(hooked, "unembed", None)) if part is not None]
+    weights = [[name, _describe(value)] for part in parts for name, value in tensors_of(part)]
+    return digest(weights, [_scalars(part) for part in parts], _value(hooked.cfg.output_logits_soft_cap))
+
+
+def tensors_of(hooked: Any) -> list[tuple[str, Tensor]]:
     """Parameters, buffers and tensors that somebody keeps on a module as plain attributes, by name."""
     root = hooked.original_model if isinstance(hooked, TransformerBridge) else hooked
     found: list[tuple[str, Tensor]] = []

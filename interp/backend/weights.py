@@ -14,6 +14,7 @@ from transformer_lens.utilities.typed_module_list import TypedModuleList
 
 from interp.backend.foreign import KNOWN, head_survey
 from interp.backend.products import linear, prefers_onednn
+from interp.errors import UserError
 
 Hooked = HookedTransformer | TransformerBridge
 """What a Model can be made of: the class that goes in TransformerLens 4, and the one that stays."""
@@ -115,6 +116,21 @@ def device_of(hooked: Hooked) -> torch.device:
 def dtype_of(hooked: Hooked) -> torch.dtype:
     """Of the embedding, as it is now; a config keeps the dtype that it was made with."""
     return _first(hooked).dtype
+
+
+def refuse_other_dtype(hooked: Hooked) -> None:
+    """Refuse weights of another dtype than the norms return, with which the model's own forward pass fails.
+
+    Raises:
+        UserError: the dtypes differ, as after `hooked.half()`.
+    """
+    if isinstance(hooked, TransformerBridge) or hooked.cfg.normalization_type is None:
+        return
+    for block in hooked.blocks:
+        weight = getattr(getattr(block, "attn", None), "W_Q", None)
+        if isinstance(weight, Tensor) and weight.is_floating_point() and weight.dtype != hooked.cfg.dtype:
+            given, works = f"{weight.dtype} and {hooked.cfg.dtype}", f"hooked.to({weight.dtype}) changes both"
+            raise UserError("the weights have another dtype than the config says", given=given, works=works)
 
 
 def rows_of(hooked: Hooked) -> int:

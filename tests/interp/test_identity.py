@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -346,3 +347,89 @@ def test_a_module_is_a_value() -> None:
     before = code_identity(edit)
     vars(module)["X"] = 2
     assert code_identity(edit) != before
+
+
+GLOBAL_PARTS = """
+import re
+import types
+
+S = 1
+PATTERN = re.compile("a")
+HOLDER = types.SimpleNamespace(x=1)
+
+
+class Slots:
+    __slots__ = ("x",)
+
+    def __init__(self):
+        self.x = 1
+
+    def __reduce__(self):
+        return Slots, ()
+
+    def __call__(self, value, tokens):
+        return value * self.x
+
+
+SLOTS = Slots()
+
+
+def pattern(value, tokens):
+    return value if PATTERN.match("a") else 2 * value
+
+
+def by_text(value, tokens):
+    import named_by_text as module
+
+    return value * getattr(module, "S")
+
+
+def inside(value, tokens):
+    from named_by_text import S
+
+    return value * S
+"""
+
+
+def test_what_is_named_by_a_text_or_imported_on_each_call_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _write(tmp_path, {"named_by_text.py": GLOBAL_PARTS})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    module: Any = importlib.import_module("named_by_text")
+    changes: dict[str, Callable[[], None]] = {
+        "pattern": lambda: setattr(module, "PATTERN", re.compile("a", re.IGNORECASE)),
+        "by_text": lambda: setattr(module, "S", 2),
+        "inside": lambda: setattr(module, "S", 3),
+        "SLOTS": lambda: setattr(module.SLOTS, "x", 2),
+    }
+    for name, change in changes.items():
+        before = code_identity(getattr(module, name))
+        assert code_identity(getattr(module, name)) == before
+        change()
+        assert code_identity(getattr(module, name)) != before, name
+    sys.modules.pop("named_by_text")
+
+
+def test_common_random_streams_the_clock_and_processes_have_no_identity() -> None:
+    import random
+    import time
+
+    own = random.Random(0)
+    refused: list[Callable[..., object]] = [
+        lambda value, tokens: value + torch.randn_like(value),
+        lambda value, tokens: value * random.random(),
+        lambda value, tokens: value * time.time(),
+        lambda value, tokens: value * len(subprocess.check_output("date")),
+        lambda value, tokens: value * len(sys.argv),
+    ]
+    for function in refused:
+        with pytest.raises(UserError, match="cannot be told"):
+            code_identity(function)
+    kept: list[Callable[..., object]] = [
+        lambda value, tokens: value + torch.randn(4, generator=torch.Generator().manual_seed(0)),
+        lambda value, tokens: value * own.random(),
+        lambda value, tokens: value * (2 if "open" in str(tokens) else 1),
+    ]
+    for function in kept:
+        assert code_identity(function)
