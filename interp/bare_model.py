@@ -42,14 +42,14 @@ def takes_model(target: Target) -> Target:
     return call  # pyright: ignore[reportReturnType]
 
 
-def refuse_plain(model: object) -> None:
+def refuse_plain(value: object) -> None:
     """Refuse a name, a path, a number or a collection in place of a model.
 
     Raises:
         UserError: it is one.
     """
-    if isinstance(model, str | bytes | os.PathLike | Number | Collection):
-        raise UserError("this is no model", given=shown(model), works="load_model(...), or a HookedTransformer")
+    if isinstance(value, str | bytes | os.PathLike | Number | Collection):
+        raise UserError("this is no model", given=shown(value), works="load_model(...), or a HookedTransformer")
 
 
 def wrapped(model: Any) -> Any:
