@@ -123,10 +123,10 @@ def test_preferred_vectors_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_misspelt_set_is_refused_with_a_suggestion(kind: type[Experiment], setting: str) -> None:
     with pytest.raises(UserError, match="did you mean single-layer"):
-        kind.at(**{setting: ("single-layr",)})
+        kind.at("full", **{setting: ("single-layr",)})
     with pytest.raises(UserError, match="no such file"):
-        kind.at(**{setting: ("missing.npy",)})
-    assert kind.at(**{setting: ("all-layer@1", "single-layer/12", "random-reward")})
+        kind.at("full", **{setting: ("missing.npy",)})
+    assert kind.at("full", **{setting: ("all-layer@1", "single-layer/12", "random-reward")})
 
 
 def test_a_seed_that_a_set_lacks_is_refused(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
