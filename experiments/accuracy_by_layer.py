@@ -10,7 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from experiments.controls import RANDOM, Acting, Controls, acting, control_interval, other_seeds, set_and_seed, too_few
+from experiments.controls import (
+    RANDOM,
+    Acting,
+    Controls,
+    Sets,
+    acting,
+    control_interval,
+    other_seeds,
+    set_and_seed,
+    too_few,
+)
 from experiments.graded import Condition, floor, gain_of, summarise
 from experiments.sweeps import (
     BASE,
@@ -27,7 +37,7 @@ from experiments.sweeps import (
 from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
-from interp.settings import Blocks, CountOrZero, Names
+from interp.settings import Blocks, CountOrZero
 from interp.summaries import Verdict, band, benjamini_hochberg, share, verdict
 
 
@@ -91,7 +101,7 @@ class AccuracyByLayer(Sweep):
     """Kinds of random control."""
     permuted_draws: CountOrZero = 1
     """Draws of permuted coordinates at the chosen block, where -s stands too."""
-    seeds: Names | None = None
+    seeds: Sets | None = None
     """Sets of other training seeds, as aliases or paths; None = those of the catalogue."""
 
     def cells(self, ctx: Context) -> list[Cell]:

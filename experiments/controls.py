@@ -13,7 +13,8 @@ from experiments.texts import Texts, places, steered_at, texts
 from interp.context import Context
 from interp.distributions import blocks, kl, log_probs
 from interp.errors import UserError
-from interp.given import catalogue
+from interp.files import as_path, exists
+from interp.given import catalogue, check_paths
 from interp.registry import unknown
 from interp.settings import Names
 from interp.summaries import Interval, control_range
@@ -49,6 +50,22 @@ Controls = Annotated[Names, AfterValidator(_known(KINDS))]
 """Controls of one block's vector, as a setting."""
 SetControls = Annotated[Names, AfterValidator(_known(SET_KINDS))]
 """Controls of a set that is on together, as a setting."""
+
+
+def _known_sets(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, none of which is misspelt: a set that a model lacks is left out, which a typing error would be too."""
+    sets = {alias.partition("@")[0].partition("/")[2] for alias in catalogue()}
+    known = sorted(sets | {name.removeprefix("all-layer-") for name in sets})
+    for name in names:
+        check_paths(vectors=name)
+        stem, _, rest = name.partition("@")[0].partition("/")
+        if stem not in known and not exists(as_path(name)) and (not rest or rest.isdigit()):
+            raise unknown("set of vectors", name, known)
+    return names
+
+
+Sets = Annotated[Names, AfterValidator(_known_sets)]
+"""Further sets of vectors, as a setting: names of sets that come with a model, aliases or paths."""
 RANDOM = ("random-isotropic", "random-covariance", "random-effect-matched", "permuted")
 """Kinds whose draws make a control's range: one more draw of them is what the vector may not look like."""
 ARBITRARY = "fraction_of_median_norm"
@@ -94,6 +111,14 @@ def set_and_seed(alias: str) -> tuple[str, int | None]:
     stem, _, seed = alias.partition("@")
     parts = stem.split("/")
     return ("/".join(parts[:2]), int(seed)) if len(parts) > 1 and seed.isdigit() else ("", None)
+
+
+def named_sets(ctx: Context, names: Sequence[str]) -> dict[str, object]:
+    """The sets of these names that come with the model; those that do not are said."""
+    found = {name: ctx.related(name) for name in names}
+    for name in (name for name, one in found.items() if one is None):
+        ctx.once(f"no {name}", partial(ctx.say, f"{ctx.model.name} has no set {name}: it is left out"))
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def other_seeds(ctx: Context) -> tuple[str, ...]:

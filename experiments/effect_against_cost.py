@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import acting, beside, control_interval, random_like, too_few
+from experiments.controls import Sets, acting, beside, control_interval, random_like, too_few
 from experiments.graded import Condition, floor, gain_of
 from experiments.neutral import cost, passages
 from experiments.sweeps import BASE, MARGIN, SWEEP_COLUMNS, UNIT, Sweep, mean_of
@@ -15,7 +15,7 @@ from experiments.texts import places
 from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
-from interp.settings import Count, Factors, Names
+from interp.settings import Count, Factors
 from interp.summaries import POSITIVE, Verdict, verdict
 
 CONTROL = "random-isotropic"
@@ -56,7 +56,7 @@ class EffectAgainstCost(Sweep):
         "full": {"n": 256, "doses": (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 4.0), "n_texts": 60, "length": 64, "samples": 4},
     }
 
-    beside: Names = ("single-layer/12", "mean-difference", "random-reward", "format-reward")
+    beside: Sets = ("single-layer/12", "mean-difference", "random-reward", "format-reward")
     """Other sets of the same model, where they come with it."""
     doses: Factors = (0.5, 1.0, 2.0)
     """Factors on each set."""

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import Acting, acting, random_like, too_few
+from experiments.controls import Acting, Sets, acting, named_sets, random_like, too_few
 from experiments.graded import Condition, reference_answers, summarise
 from experiments.openers import Openers
 from experiments.sweeps import BASE, MARGIN, SWEEP_COLUMNS, UNIT, Sweep, paired, spread
@@ -19,7 +19,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.positions import Positions
-from interp.settings import Count, CountOrZero, Names
+from interp.settings import Count, CountOrZero
 from interp.summaries import Verdict, verdict
 
 SIMPLE = (
@@ -64,9 +64,9 @@ class GainLadder(Sweep):
         "full": {"n": 256, "temperatures": (1.0, 0.0), "samples": 4, "validation_n": 64, "blocks": 0, "train_n": 64},
     }
 
-    beside: Names = ("single-layer", "random-reward", "format-reward", "lora-r1", "lora-r4")
+    beside: Sets = ("single-layer", "random-reward", "format-reward", "lora-r1", "lora-r4")
     """Other sets of the same model that are rungs, where they come with it."""
-    seeds: Names = ("all-layer@1", "all-layer@2")
+    seeds: Sets = ("all-layer@1", "all-layer@2")
     """Sets of other training seeds of the vectors under study."""
     blocks: CountOrZero = 6
     """Single-layer vectors among which the best one is chosen on validation problems; 0 = all."""
@@ -91,13 +91,11 @@ class GainLadder(Sweep):
 
     def _sets(self, ctx: Context) -> dict[str, Any]:
         """Every set on the ladder but the run's own, by name; adapters of any rank are edits like the others."""
-        found = {name: ctx.related(name) for name in (*self.beside, *self.seeds)}
-        strange = [name for name in self.seeds if not isinstance(found[name], type(ctx.vectors))]  # not the same kind
-        return {
-            name: one
-            for name, one in found.items()
-            if one is not None and name not in strange and one.digest != ctx.vectors.digest
-        }
+        found: dict[str, Any] = named_sets(ctx, (*self.beside, *self.seeds))
+        strange = [
+            name for name in self.seeds if not isinstance(found.get(name), type(ctx.vectors))
+        ]  # not the same kind
+        return {name: one for name, one in found.items() if name not in strange and one.digest != ctx.vectors.digest}
 
     def _rungs(self, ctx: Context, temperature: float) -> pd.DataFrame:
         sets = self._sets(ctx)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import steering, too_few
+from experiments.controls import Sets, steering, too_few
 from experiments.graded import Condition, summarise
 from experiments.sweeps import (
     BASE,
@@ -28,7 +28,7 @@ from interp.cell import Cell
 from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
-from interp.settings import Block, Names
+from interp.settings import Block
 from interp.summaries import Verdict, benjamini_hochberg, verdict
 from vectors import SteeringVectors
 from vectors.catalogue import PRETRAINED, list_pretrained
@@ -77,7 +77,7 @@ class Placement(Sweep):
         "full": {"n": 256, "temperatures": (1.0, 0.0), "samples": 4, "validation_n": 128, "mixed": False},
     }
 
-    sets: Names = ()
+    sets: Sets = ()
     """Vectors at other places, as aliases or paths; none = those of the catalogue, at the block with most places."""
     layer: Block | None = None
     """Block; None = the one with vectors at most places."""

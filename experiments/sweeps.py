@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from experiments.controls import Acting, draw_controls, halves, training_texts
+from experiments.controls import Acting, Sets, draw_controls, halves, named_sets, training_texts
 from experiments.graded import COLUMNS, Condition, answers, references, summarise
 from interp.context import Context
 from interp.digest import digest
@@ -23,7 +23,7 @@ from interp.edits import Edit
 from interp.errors import UserError
 from interp.experiment import Experiment
 from interp.identity import identity_of
-from interp.settings import Count, Names, Temperatures
+from interp.settings import Count, Temperatures
 from interp.summaries import UNBOUNDED, Bounds, Interval, bootstrap, difference
 from interp.tasks.task import Split
 from vectors import AdaptiveVectors, SteeringVectors
@@ -57,12 +57,12 @@ class Sweep(Experiment, abstract=True):
     """Validation problems on which something is chosen."""
     mixed: bool = True
     """Away from the main comparison each problem meets another random draw, which costs no more than one draw."""
-    beside: Names = ("all-layer", "random-reward", "format-reward")
+    beside: Sets = ("all-layer", "random-reward", "format-reward")
     """Other sets of the same model that are shown beside, where they come with it."""
 
     def others(self, ctx: Context) -> dict[str, Acting]:
         """The sets beside, by name; the run's own is none of them."""
-        found = {name: ctx.related(name) for name in self.beside}
+        found = named_sets(ctx, self.beside)
         return {
             name: one
             for name, one in found.items()

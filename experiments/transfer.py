@@ -13,7 +13,16 @@ from typing import Any, ClassVar
 
 import pandas as pd
 
-from experiments.controls import Acting, SetControls, acting, control_interval, draw_controls, too_few, training_texts
+from experiments.controls import (
+    Acting,
+    SetControls,
+    Sets,
+    acting,
+    control_interval,
+    draw_controls,
+    too_few,
+    training_texts,
+)
 from experiments.graded import COLUMNS, Condition, answers, floor, gain_of, references, summarise
 from experiments.recipients import HOME, OPTIONAL, PROMPTS, Recipient, donors, recipient
 from interp.cell import Cell
@@ -84,7 +93,7 @@ class Transfer(Experiment):
     recipients: Names = RECIPIENTS
     """Prompts of the model, sets of adapters that come with it, or other models of any shape as MODEL or MODEL=VECTORS,
     where VECTORS are the recipient's own."""
-    donors: Names = ("all-layer@1", "all-layer@2", "single-layer", "mean-difference")
+    donors: Sets = ("all-layer@1", "all-layer@2", "single-layer", "mean-difference")
     """Further sets: those that come with the model, aliases or paths; a set trained layer by layer is on together."""
     controls: SetControls = CONTROLS
     """Kinds of control; see `experiments.controls`. A recipient of another shape has random maps instead."""

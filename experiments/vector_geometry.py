@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from experiments.adaptive_writing import written
-from experiments.controls import Acting, acting, other_seeds
+from experiments.controls import Acting, Sets, acting, other_seeds
 from experiments.geometry_frames import Nulls, against, between, judge, norms, null_means, ranks
 from experiments.texts import STRATA, completed
 from interp.cell import Cell
@@ -21,7 +21,7 @@ from interp.context import Context
 from interp.declaration import Declaration
 from interp.errors import UserError
 from interp.experiment import Experiment
-from interp.settings import Count, Names
+from interp.settings import Count
 from interp.summaries import Verdict
 from vectors import SteeringVectors
 from vectors.from_model import from_completions
@@ -97,9 +97,9 @@ class VectorGeometry(Experiment):
         "full": {"n": 128, "train_n": 128, "samples": 16, "draws": 1000},
     }
 
-    seeds: Names | None = None
+    seeds: Sets | None = None
     """The same set trained with other seeds, as aliases or paths; None = those of the catalogue."""
-    others: Names = ("all-layer", "single-layer")
+    others: Sets = ("all-layer", "single-layer")
     """Other sets to compare with, where the model has them: names, aliases or files."""
     baselines: tuple[Literal["mean-difference", "probe"], ...] = ("mean-difference", "probe")
     """Directions taken from the model's own right and wrong completions."""

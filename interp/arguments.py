@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from numbers import Integral, Real
+from types import UnionType
 from typing import Any
 
 from interp.errors import UserError
@@ -40,6 +41,22 @@ def check_sampling(max_new_tokens: Any, samples: Any, temperature: Any, seed: An
     check_whole("samples", samples)
     check_number("temperature", temperature)
     check_whole("seed", seed, least=-HIGHEST_SEED, most=HIGHEST_SEED)
+
+
+def check_kind(name: str, value: Any, kind: type | UnionType | tuple[type, ...], works: str) -> None:
+    """Raise where a value is of another kind.
+
+    Args:
+        name: what it stands for, with its article: "a model".
+        value: what a caller gave.
+        kind: as for `isinstance`.
+        works: what would work instead.
+
+    Raises:
+        UserError: it is.
+    """
+    if not isinstance(value, kind):
+        raise UserError(f"{name} is something else", given=shown(value), works=works)
 
 
 def check_items(name: str, values: Any, fits: Callable[[Any], bool], works: str) -> None:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from importlib import import_module
+from numbers import Number
 from typing import Any, TypeVar
+
+from interp.arguments import shown
+from interp.errors import UserError
 
 Target = TypeVar("Target", bound=Callable[..., Any])
 
@@ -24,12 +30,26 @@ def takes_model(target: Target) -> Target:
         kind.__init__ = takes_model(kind.__init__)
         return kind
 
+    names = list(inspect.signature(target).parameters)
+    place = names.index("model") if "model" in names else len(names)
+
     @functools.wraps(target)
     def call(*arguments: Any, **named: Any) -> Any:
+        refuse_plain(arguments[place] if place < len(arguments) else named.get("model"))
         return target(*map(wrapped, arguments), **{name: wrapped(value) for name, value in named.items()})
 
     setattr(call, MARK, True)
     return call  # pyright: ignore[reportReturnType]
+
+
+def refuse_plain(value: object) -> None:
+    """Refuse a name, a path, a number or a collection in place of a model.
+
+    Raises:
+        UserError: it is one.
+    """
+    if isinstance(value, str | bytes | os.PathLike | Number | Collection):
+        raise UserError("this is no model", given=shown(value), works="load_model(...), or a HookedTransformer")
 
 
 def wrapped(model: Any) -> Any:

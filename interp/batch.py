@@ -12,6 +12,7 @@ from torch import Tensor
 from interp.arguments import check_items
 from interp.errors import UserError
 from interp.prompts import Prompt
+from interp.selection import is_collection, whole_numbers
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,14 @@ class Batch:
             UserError: there are no prompts, an empty one, or not one completion for each.
         """
         check_items("prompts", prompts, lambda one: isinstance(one, Prompt), "[model.prompt(text)]")
+        works = "a row of token ids for each prompt"
+        check_items("completions", () if completions is None else completions, is_collection, works)
         tails: Sequence[Sequence[int]] = [()] * len(prompts) if completions is None else completions
         if len(tails) != len(prompts):
             raise UserError(f"{len(prompts)} prompts need as many completions", given=len(tails))
         if not prompts or not all(prompt.ids for prompt in prompts):
             raise UserError("a batch needs at least one prompt, and each at least one token")
-        rows = [[*prompt.ids, *tail] for prompt, tail in zip(prompts, tails, strict=True)]
+        rows = [[*prompt.ids, *_ids(tail)] for prompt, tail in zip(prompts, tails, strict=True)]
         width = max(map(len, rows))
         ids = torch.tensor([[pad_id] * (width - len(row)) + row for row in rows], device=device)
         lengths = torch.tensor([len(row) for row in rows], device=device)
@@ -122,6 +125,11 @@ def as_batch(batch: object) -> Batch:
     if isinstance(batch, Batch):
         return batch
     return Batch.unpadded(batch)  # pyright: ignore[reportArgumentType] - checked there
+
+
+def _ids(tail: Sequence[int]) -> tuple[int, ...]:
+    """Token ids of a completion, which may have ended at once."""
+    return whole_numbers(tail, "a token") if len(tail) else ()
 
 
 def _check_ids(ids: object) -> None:

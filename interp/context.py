@@ -179,6 +179,9 @@ class Context:
             the_set, at, seed = own.partition("@")
             if f"{self.model.name}/{the_set.split('/')[0]}{at}{seed}" in known:
                 return self.once(f"related {name}", partial(as_vectors, f"{self.model.name}/{own}", self.model))
+        seeds = [one for one in known if one.startswith(f"{self.model.name}/{stem.split('/')[0]}@")]
+        if "@" in name and seeds:
+            raise UserError("no such seed", given=name, works=f"there are {', '.join(sorted(seeds))}")
         block = stem.count("/") == 1 and stem.rpartition("/")[2].isdigit()  # of a set; an alias begins with a model
         if ("/" not in name or block) and not Path(name).exists():
             return None

@@ -192,6 +192,9 @@ class Patch(_Hashed):
 
     def __post_init__(self) -> None:
         check_tensor(self.source, f"the source at {self.site}")
+        if self.source.ndim < 3:
+            given = f"shape {list(self.source.shape)}"
+            raise UserError("a source is [batch, pos, ...]", given=given, works="the values of a Trace")
 
     @property
     def sites(self) -> tuple[Site, ...]:

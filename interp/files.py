@@ -197,6 +197,22 @@ def as_path(text: str | Path) -> Path:
         raise UserError("this home folder is not known", given=text, works="write the whole path") from None
 
 
+def file_to_write(name: str | Path) -> Path:
+    """Return the path of a file that is to be written, `~` resolved as where files are read.
+
+    Raises:
+        UserError: it is no path, or names no file.
+    """
+    works = "the name of a file"
+    if not isinstance(cast("object", name), str | os.PathLike):
+        raise UserError("this is no path", given=type(name).__name__, works=works)
+    path = as_path(name)
+    _check_characters(path)
+    if not path.name:
+        raise UserError("a file to write needs a name", given=repr(str(name)), works=works)
+    return path
+
+
 def exists(path: Path) -> bool:
     """Return whether a path exists; a name that no file system could hold does not."""
     try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from interp.arguments import check_kind, shown
 from interp.boxes import boxes as boxes
 from interp.boxes import closed_boxes, last_box
 from interp.equality import MAX_BOX as MAX_BOX
@@ -257,6 +258,7 @@ def load_scorer(name: str) -> Scorer:
     Raises:
         UserError: there is no such scorer, or what is found is not one.
     """
+    check_kind("a scorer", name, str, "its name, such as last-number")
     plain: dict[str, Scorer] = {"last-box": LastBox(), "plain": PlainBox(), "last-number": LastNumber()}
     if name in plain:
         return plain[name]
@@ -273,6 +275,21 @@ def load_scorer(name: str) -> Scorer:
     if not callable(made):
         raise UserError("not a scorer", given=name, works="name a function (text, answer) -> bool")
     return Function(made)
+
+
+def as_scorer(scorer: object) -> Scorer:
+    """Return a scorer from one, its name, or a function `(text, answer) -> bool`.
+
+    Raises:
+        UserError: it is something else, or there is no scorer of this name.
+    """
+    if isinstance(scorer, str):
+        return load_scorer(scorer)
+    if isinstance(scorer, Scorer) and not isinstance(scorer, type):
+        return scorer
+    if isinstance(scorer, type) or not callable(scorer):
+        raise UserError("this is no scorer", given=shown(scorer), works="last-number, or a function (text, answer)")
+    return Function(scorer)
 
 
 def _of_module(module: str, name: str) -> Any:

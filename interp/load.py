@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from interp.arguments import shown
 from interp.backend.embedded import resolve_alias
 from interp.backend.load import load_hooked
 from interp.backend.weights import Hooked
+from interp.errors import UserError
 from interp.model import Model
 
 
@@ -32,6 +34,7 @@ def load_model(
     Raises:
         UserError: no such model, a damaged file, or an architecture that cannot be carried.
     """
+    _check_tokenizer(tokenizer)
     named = resolve_alias(source) if isinstance(source, str) else source
     if isinstance(named, Model | Hooked):
         source = named
@@ -47,3 +50,9 @@ def load_model(
         architecture=loaded.architecture,
         stop_ids=loaded.stop_ids,
     )
+
+
+def _check_tokenizer(tokenizer: object) -> None:
+    if tokenizer is not None and not (callable(tokenizer) and hasattr(tokenizer, "decode")):
+        works = "AutoTokenizer.from_pretrained(...)"
+        raise UserError("this is no tokenizer", given=shown(tokenizer), works=works)

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.arguments import check_items, check_kind
 from interp.backend.engine import Engine
 from interp.backend.fingerprint import fingerprint, head_digest
 from interp.backend.foreign import head_survey, survey
@@ -29,7 +30,9 @@ from interp.positions import Positions, Tokens
 from interp.prompts import Prompt
 from interp.readouts import Readout
 from interp.scoring import PREDICTING, score
+from interp.selection import is_collection
 from interp.sites import Site
+from interp.token_ids import checked_ids
 from interp.token_texts import TokenTexts
 from interp.trace import Trace as Trace
 
@@ -61,6 +64,7 @@ class Model:
         architecture: str | None = None,
         stop_ids: Sequence[int] | None = None,
     ) -> None:
+        check_kind("a model", hooked, Hooked, "load_model(...), or a HookedTransformer")
         self.hooked: Any = hooked
         self.tokenizer: Any = hooked.tokenizer if tokenizer is None else tokenizer
         self.name = name or str(self.cfg.model_name)
@@ -202,6 +206,7 @@ class Model:
                 no batch.
         """
         batch = as_batch(batch)
+        check_items("read", read, lambda site: isinstance(site, Site), '[Site(1, "resid_post")]')
         refuse_outside(edits, batch.prompt_len.tolist())
         editor = Editor(edits, n_rows=len(batch), n_layers=self.n_layers, read=read)
         with torch.no_grad():
@@ -251,6 +256,7 @@ class Model:
         how = Sampling(max_new_tokens, temperature, samples, seed, keys, memory_gb)
         if not whole:
             return generate(self, prompts, edits, how)
+        check_items("prompts", prompts, lambda one: isinstance(one, Prompt), "[model.prompt(text)]")
         refuse_outside(edits, [len(prompt.ids) for prompt in prompts])
         completions = generate(self, prompts, edits, how)
         refuse_untouched(completions.fired)
@@ -290,15 +296,17 @@ class Model:
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Text of each row, special tokens left out; token numbers in angle brackets without a tokenizer."""
-        return [self.texts.decode(row) for row in rows]
+        check_items("rows", rows, is_collection, "rows of token ids, [[1, 2], [3]]")
+        return [self.texts.decode(checked_ids(row) if len(row) else ()) for row in rows]
 
     def prompt_text(self, prompt: Prompt) -> str:
         """A prompt as the model gets it: its tokens as text, special tokens included; empty without a tokenizer."""
+        check_kind("a prompt", prompt, Prompt, "model.prompt(text)")
         return "" if self.tokenizer is None else self.tokenizer.decode(list(prompt.ids), skip_special_tokens=False)
 
     def token_text(self, token: int) -> str:
         """Text of one token; its number in angle brackets without a tokenizer."""
-        return self.texts.shown(token)
+        return self.texts.shown(checked_ids(token)[0])
 
     @property
     def texts(self) -> TokenTexts:

@@ -10,9 +10,10 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.arguments import check_items, check_kind
 from interp.edits import Edit, Edits, PerRow
 from interp.errors import UserError
-from interp.positions import Tokens
+from interp.positions import Positions, Tokens
 from interp.sites import Site
 
 
@@ -88,6 +89,11 @@ def check_edits(edits: object) -> None:
         UserError: it is a single edit, vectors, or something else.
     """
     if isinstance(edits, Sequence) and all(isinstance(edit, Edit) for edit in edits):
+        for edit in edits:
+            check_kind("the positions of an edit", edit.positions, Positions, "Positions(prompt=-1)")
+            check_items(
+                "the sites of an edit", edit.sites, lambda site: isinstance(site, Site), 'Site(1, "resid_post")'
+            )
         return
     works = "vectors.edits()" if hasattr(edits, "edits") else "[Add(...), ...], or per_row([[...], ...])"
     raise UserError("a model takes a sequence of edits", given=type(edits).__name__, works=works)

@@ -13,6 +13,7 @@ from interp.before_loading import check_adapters, check_call, check_needs, check
 from interp.cell import Cell
 from interp.context import Context, silent
 from interp.errors import UserError
+from interp.files import check_out
 from interp.fired import check_touched, sum_edits
 from interp.given import (
     as_asked,
@@ -99,7 +100,8 @@ def open_context(
 ) -> Context:
     """What an experiment runs in; arguments as for `run_experiment`."""
     check_needs(experiment, given)
-    check_call(given, out=out, memory=memory)
+    check_out(out)
+    check_call(given, memory=memory)
     task = as_task(given.get("task"))
     model = as_model(given.get("model"))
     vectors = as_vectors(given.get("vectors"), model, task, foreign=foreign, keep=Path(out), reading=reading)

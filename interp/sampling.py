@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.arguments import check_sampling
+from interp.arguments import check_items, check_sampling
 from interp.distributions import CACHED_ROWS
 from interp.errors import UserError
 from interp.finite import finite
@@ -50,6 +50,10 @@ class Sampling:
         object.__setattr__(self, "temperature", finite(self.temperature, "the temperature"))
         if self.memory_gb is not None and not finite(self.memory_gb, "memory_gb") > 0:
             raise UserError("a batch needs some memory", given=self.memory_gb, works="memory_gb=4")
+        if self.keys is not None:
+            check_items(
+                "keys", self.keys, lambda key: isinstance(key, str), 'keys=["problem-1"], a name of each prompt'
+            )
         check_sampling(self.max_new_tokens, self.samples, self.temperature, self.seed)
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.arguments import check_items
+from interp.arguments import check_items, check_kind
 from interp.bare_model import takes_model
 from interp.batch import Batch, as_batch
 from interp.distributions import blocks, log_probs
@@ -67,6 +67,7 @@ def score(
     import pandas as pd
 
     batch = as_batch(batch)
+    check_kind("at", at, Positions, "Positions(...)")
     model.check(batch)
     chosen = chosen_readouts(readouts)
     where = positions_of(model, batch, at)

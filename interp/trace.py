@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.arguments import check_kind, shown
 from interp.backend.fingerprint import head_digest
 from interp.backend.foreign import head_survey
 from interp.batch import Batch
@@ -50,6 +51,7 @@ class Trace:
     weights: str = ""
 
     def __getitem__(self, site: Site) -> Tensor:
+        check_kind("a site", site, Site, 'trace[Site(1, "resid_post")]')
         if site not in self.values:
             raise UserError("this site was not read", given=str(site), works=f"run(..., read=[{site!r}])")
         return self.values[site]
@@ -64,6 +66,8 @@ class Trace:
         Raises:
             UserError: a hook on the final norm or the unembedding came or went since the run, or a weight changed.
         """
+        if at is not None:
+            _check_mask(at, tuple(self.final.shape[:2]))
         now = head_survey(self.model.hooked)
         if now != self.head:
             works = "ask for log-probabilities while the hooks of the run are on"
@@ -78,3 +82,10 @@ class Trace:
                 return self.model.unembed(self.final if at is None else self.final[at]).float().log_softmax(-1)
             logits = self.model.logits(self.final)
             return (logits if at is None else logits[at]).float().log_softmax(-1)
+
+
+def _check_mask(at: object, shape: tuple[int, ...]) -> None:
+    """Raise where positions are no mask of the batch: indices would select rows of it."""
+    if not isinstance(at, Tensor) or at.dtype != torch.bool or tuple(at.shape) != shape:
+        given = f"{at.dtype}, shape {list(at.shape)}" if isinstance(at, Tensor) else shown(at)
+        raise UserError(f"positions are a boolean tensor of shape {list(shape)}", given=given, works="batch.mask")

@@ -33,7 +33,9 @@ OWN_WAY = {
     "interp.experiment.Experiment.run": "loads names too",
     "interp.model.Model.of": "is the mechanism",
     "vectors.bake.bake": "reads files, and refuses any model in memory",
-    "interp.model.Trace.__init__": "is made by Model.run",
+    "interp.completion_cache.fired_in": "is called by `complete`",
+    "interp.trace.Trace.__init__": "is made by Model.run",
+    "interp.whole_rows.WholeRows.__init__": "is made by `complete`",
     "sae.attribute.Read.__init__": "is made by Attributor",
 }
 """Public functions that take bare models by other means, and why."""

@@ -171,7 +171,7 @@ class AdaptiveVectors:
             "scales": torch.tensor(self.scales, dtype=torch.float64),
             "layers": torch.tensor(self.layers, dtype=torch.int64),
         }
-        return write_tensors(Path(path), tensors, self.card)
+        return write_tensors(path, tensors, self.card)
 
     def push(self, repo: str, *, private: bool = True) -> str:
         """Upload adapters and card to a repository of the Hugging Face hub; see `SteeringVectors.push`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
@@ -11,6 +11,7 @@ from interp.active_edits import CONTROL
 from interp.errors import UserError
 from interp.given import with_lineage
 from interp.reading import Placement as Placement
+from interp.settings import setting_error
 
 UNKNOWN = "unknown"
 LONGEST_NAME = 120
@@ -51,6 +52,15 @@ class Card(BaseModel):
     """Measured quality, with units in the keys or values."""
     digest: str = ""
     """Content hash of the tensors."""
+
+    if not TYPE_CHECKING:  # the fields are the signature
+
+        def __init__(self, **fields: Any) -> None:
+            """Raise UserError, one line, where pydantic would raise its report."""
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise setting_error(type(self), error) from None
 
     @model_validator(mode="before")
     @classmethod

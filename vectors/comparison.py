@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch.nn.functional import cosine_similarity
 
+from interp.arguments import check_items, check_kind
 from interp.errors import UserError
 from interp.numbers import shown
 from vectors.steering import SteeringVectors
@@ -54,6 +55,8 @@ def compare_vectors(sets: Mapping[str, SteeringVectors]) -> VectorComparison:
     """
     import pandas as pd
 
+    check_kind("sets", sets, Mapping, '{"a": v, "b": w}')
+    check_items("sets", sets.values(), lambda one: isinstance(one, SteeringVectors), '{"a": v, "b": w}')
     if len(sets) < 2:
         raise UserError("two sets are needed to compare", given=len(sets))
     if len({one.d_model for one in sets.values()}) > 1:

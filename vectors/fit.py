@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from interp.arguments import check_kind
 from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.given import as_model
@@ -45,7 +46,10 @@ def check_fit(vectors: Carded, model: Any, *, foreign: bool = False) -> Fit:
     Raises:
         UserError: they do not fit.
     """
+    check_kind("vectors", vectors, Carded, "steering vectors, or an adapter")
     model = model if hasattr(model, "n_layers") else as_model(model)  # a bare HookedTransformer
+    if model is None:
+        raise UserError("vectors fit a model, and there is none", works="check_fit(vectors, model)")
     _check_shape(vectors, model)
     card = vectors.card
     architecture, lineage = _text(model, "architecture"), _text(model, "lineage")

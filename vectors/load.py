@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import torch
 
-from interp.arguments import shown
+from interp.arguments import check_kind, shown
 from interp.bare_model import takes_model
 from interp.errors import UserError
 from interp.files import as_path, exists
@@ -65,6 +65,7 @@ def load_vectors(
         UserError: there is no such alias or file, it is damaged, it does not tell what is needed or contradicts what
             was given, or the vectors do not fit the model.
     """
+    check_kind("the name of vectors", source, str | Path, "an alias, a file or a folder")
     model, options = _options(model, rows, trained, seed, site, layer)
     vectors = _named(source, model, options) or _vectors(_resolve(source, options), options)
     if model is not None:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.arguments import check_kind, shown
 from interp.digest import digest
 from interp.edits import Add
 from interp.errors import UserError
@@ -58,6 +59,9 @@ class SteeringVectors:
     __array_ufunc__ = None  # numpy scalars leave `2 * v` to us
 
     def __post_init__(self) -> None:
+        check_kind("directions", self.directions, Tensor, "a tensor, a row for each layer")
+        check_kind("layers", self.layers, Iterable, "layers=(0, 1)")
+        check_kind("a card", self.card, Card, "Card(d_model=...)")
         directions = self.directions.detach().to("cpu", torch.float32, copy=True)
         if len(self.layers):
             object.__setattr__(self, "layers", whole_numbers(self.layers, "a layer", works="layers=(0, 1)"))
@@ -163,12 +167,13 @@ class SteeringVectors:
         Raises:
             UserError: a layer has no vector here, or none is asked for.
         """
-        kept = self.only(sorted(norms))
+        check_kind("norms", norms, Mapping, "{12: 1.5}, a norm for each layer")
+        kept = self.only(norms.keys())
         negative = [norm for norm in norms.values() if not finite(norm, "a norm") >= 0]
         if negative:
             raise UserError("a norm is not negative", given=negative[0], works="-v turns vectors round")
         refuse_zero(kept, "rescaled")
-        sizes = torch.tensor([norms[layer] for layer in kept.layers])
+        sizes = torch.tensor([float(norms[layer]) for layer in kept.layers])
         directions = torch.nn.functional.normalize(kept.directions, dim=1) * sizes[:, None]
         recipe = {"operation": "other norms", "norms": {str(layer): norms[layer] for layer in kept.layers}}
         card = self.card.derive(f"{self.name} at other norms", recipe | {"of": [self.digest]})
@@ -213,6 +218,8 @@ class SteeringVectors:
         Args:
             hooked: the HookedTransformer, which is also what `as` gives.
         """
+        if not hasattr(hooked, "hook_dict"):
+            raise UserError("this is no HookedTransformer", given=shown(hooked), works="model.hooked of a Model")
         points = [(hooked.hook_dict[str(name)], function) for name, function in self.fwd_hooks()]
         added: list[tuple[Any, Any]] = []
         try:
@@ -232,7 +239,7 @@ class SteeringVectors:
             The safetensors file.
         """
         tensors = {"directions": self.directions, "layers": torch.tensor(self.layers, dtype=torch.int64)}
-        return write_tensors(Path(path), tensors, self.card)
+        return write_tensors(path, tensors, self.card)
 
     def push(self, repo: str, *, private: bool = True) -> str:
         """Upload vectors and card to a repository of the Hugging Face hub.
@@ -263,6 +270,9 @@ def _adder(direction: Float[Tensor, " d_model"]) -> Callable[..., Tensor]:
 
 
 def _check(directions: Float[Tensor, "layer d_model"], layers: tuple[int, ...], card: Card) -> None:
+    if directions.ndim != 2:
+        given = f"shape {list(directions.shape)}"
+        raise UserError("directions are a matrix, a row for each layer", given=given, works="direction[None]")
     if len(layers) != len(directions) or not layers:
         raise UserError("one row is needed for each layer", given=f"{len(directions)} rows, {len(layers)} layers")
     if len(set(layers)) != len(layers):

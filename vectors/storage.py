@@ -8,7 +8,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from interp.errors import UserError
-from interp.files import write_bytes
+from interp.files import file_to_write, write_bytes
 from vectors.card import Card
 from vectors.untrusted import CARD_BYTES, parsing, read_json, safetensors_metadata
 
@@ -17,13 +17,13 @@ _MEANING = ("kind", "site", "trained", "n_layers")
 """Fields that decide what the tensors do; the others may be edited in the JSON file."""
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], card: Card) -> Path:
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], card: Card) -> Path:
     """Write `path.safetensors` and `path.json`, each under a temporary name first.
 
     The card also goes into the metadata: a file that lost its neighbour still knows that its vectors were
     trained apart.
     """
-    path = _with_suffix(path, ".safetensors")
+    path = _with_suffix(file_to_write(path), ".safetensors")
     text = card.model_dump_json(indent=1)
     write_bytes(path, save(tensors, metadata={KEY: text}))
     write_bytes(card_path(path), (text + "\n").encode())

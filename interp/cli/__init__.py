@@ -53,7 +53,7 @@ def app() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with its exit code: 0, 1 (a bug), 2 (a user's mistake), 130 (interrupted)."""
+    """Run the command line and leave with its exit code; docs/getting-started.md says what it means."""
     sys.exit(call(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -34,6 +34,7 @@ from interp.reading import Reading
 ENGINES = ("local", "ray")
 _ASKED = ("task", "prompts", "foreign", "completions_from", "out")
 """Options beside model, vectors and settings that the recipe of a run repeats."""
+_TYPED = click.core.ParameterSource.COMMANDLINE
 _PATH_OPTIONS = ("--model", "--vectors", "--task", "--prompts")
 
 
@@ -128,6 +129,8 @@ def _run(name: str, cls: type[Experiment], values: dict[str, Any]) -> int:
 
 def _given(cls: type[Experiment], values: dict[str, Any], reading: Reading) -> dict[str, Any]:
     """What the experiment needs, with defaults for what was not named."""
+    if "model" not in cls.needs and click.get_current_context().get_parameter_source("model") == _TYPED:
+        raise UserError("this experiment uses no model", given=f"--model {values['model']}", works="leave it out")
     given: dict[str, Any] = {"model": None, "vectors": values["vectors"], "task": None}
     if "model" in cls.needs:
         given["model"] = values["model"] or DEFAULT_MODEL

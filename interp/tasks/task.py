@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal, cast, get_args
 
-from interp.arguments import check_items, check_whole
+from interp.arguments import check_items, check_kind, check_whole
 from interp.chat import Tokenizer, render
 from interp.digest import digest
 from interp.errors import UserError
-from interp.grading import Function, Grade, LastBox, Scorer
+from interp.grading import Function, Grade, LastBox, Scorer, as_scorer
 from interp.identity import kept_identity
 from interp.limits import MOST
 from interp.prompts import Prompt
@@ -79,6 +79,14 @@ class Task:
     samples: int = 1
     about: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scorer", as_scorer(self.scorer))
+        check_whole("max_new_tokens", self.max_new_tokens)
+        check_whole("samples", self.samples)
+        check_kind("the name of a task", self.name, str, 'name="sums"')
+        check_kind("a system line", self.system, str | None, 'system="Be brief."')
+        object.__setattr__(self, "example", _examples(self.example))
+
     @classmethod
     def of(
         cls,
@@ -87,12 +95,13 @@ class Task:
         name: str = "list",
         system: str | None = None,
         example: Sequence[tuple[str, str]] = (),
-        scorer: Scorer | None = None,
+        scorer: Scorer | Callable[[str, str | None], object] | str | None = None,
         max_new_tokens: int = 512,
     ) -> Task:
         """A task from prompts, or from (problem, answer) pairs; all of it is the test split.
 
-        An answer is a text, a number or a list of these; a prompt that nothing is graded on stands alone.
+        An answer is a text, a number or a list of these; a prompt that nothing is graded on stands alone. The scorer
+        may be a function `(text, answer) -> bool`, or the name of one (see `interp.grading.load_scorer`).
 
         Raises:
             UserError: a problem is no text or empty, or an answer is something else (None, true, bytes).
@@ -103,8 +112,8 @@ class Task:
             name,
             lambda: made,
             system=system,
-            example=tuple(example),
-            scorer=scorer or LastBox(),
+            example=_examples(example),
+            scorer=LastBox() if scorer is None else as_scorer(scorer),
             max_new_tokens=max_new_tokens,
         )
 
@@ -191,6 +200,12 @@ def _problem(index: int, item: object) -> Problem:
         works = "give a prompt, or a pair of a problem and its answer"
         raise UserError(f"{where} is neither a text nor a pair", given=repr(item)[:60], works=works)
     return Problem(str(index), _question(pair[0], where), answer_text(pair[1], where))
+
+
+def _examples(pairs: Sequence[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    works = '[("2 + 2?", "4")], a question and its answer'
+    check_items("example", pairs, lambda pair: isinstance(pair, tuple | list) and len(pair) == 2, works)
+    return tuple((question, answer) for question, answer in pairs)
 
 
 def _question(text: object, where: str) -> str:

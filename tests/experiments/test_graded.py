@@ -8,9 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from experiments.gain_ladder import GainLadder
 from experiments.graded import Condition, answers, demonstrations, matched_temperature, references, summarise
+from experiments.transfer import Transfer
+from experiments.vector_geometry import VectorGeometry
 from interp import given
 from interp.context import Context
+from interp.errors import UserError
+from interp.experiment import Experiment
 from interp.model import Model
 from interp.store import Store, run_key
 from interp.summaries import room
@@ -111,3 +116,20 @@ def test_preferred_vectors_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(given, "catalogue", lambda: ["m/all-layer@0", "m/single-layer@0"])
     assert given.default_vectors("m", ("single-layer", "all-layer")) == "m/single-layer"
     assert given.default_vectors("m", ("lora-r1",)) == "m/all-layer"
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting"), [(GainLadder, "beside"), (VectorGeometry, "others"), (Transfer, "donors")]
+)
+def test_a_misspelt_set_is_refused_with_a_suggestion(kind: type[Experiment], setting: str) -> None:
+    with pytest.raises(UserError, match="did you mean single-layer"):
+        kind.at("full", **{setting: ("single-layr",)})
+    with pytest.raises(UserError, match="no such file"):
+        kind.at("full", **{setting: ("missing.npy",)})
+    assert kind.at("full", **{setting: ("all-layer@1", "single-layer/12", "random-reward")})
+
+
+def test_a_seed_that_a_set_lacks_is_refused(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(given, "catalogue", lambda: [f"{ctx.model.name}/all-layer@0"])
+    with pytest.raises(UserError, match="no such seed"):
+        ctx.related("all-layer@7")

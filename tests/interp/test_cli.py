@@ -78,6 +78,7 @@ MISTAKES = {
     "missing task": (("eval", "--task", "./none.jsonl"), "no such file or folder (given: ./none.jsonl)"),
     "missing model": (("try", "v.npy", "hello", "--model", "./nowhere"), "no such file or folder"),
     "missing file": (("run", "none.py:Toy"), "no such file"),
+    "model for nothing": (("run", TOY, "--model", "gpt2"), "uses no model"),
     "shard": (("run", TOY, "--shard", "5/4"), "1 <= i <= n"),
     "unknown figure": (("paper", "99"), "no such figure (given: 99)"),
     "unknown profile": (("paper", "--profile", "qwen2.5-math"), "did you mean qwen2.5-math-7b"),

@@ -205,3 +205,11 @@ def test_offline_is_one_line() -> None:
         load_task("math-500").problems()
     assert "\n" not in str(error.value)
     assert load_task("someone/something:config").name == "someone/something"
+
+
+def test_a_scorer_may_be_a_function_or_a_name() -> None:
+    task = Task.of([("a", "b")], scorer=lambda text, answer: text == answer)
+    (problem,) = task.problems()
+    assert (task.grade(problem, "b").right, task.grade(problem, "c").right) == (True, False)
+    by_number = Task.of([("a", "3")], scorer="last-number")
+    assert by_number.grade(by_number.problems()[0], "it is 3").right
