@@ -92,10 +92,8 @@ class Card(BaseModel):
         """
         try:
             return cls.model_validate(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(str(part) for part in first["loc"]) or "card"
-            raise UserError(f"{where} is no card of steering vectors: {field}: {first['msg']}") from error
+        except UserError as error:
+            raise UserError(f"{where} is no card of steering vectors: {error}") from error
 
     def derive(self, name: str, recipe: Mapping[str, Any], *others: Card) -> Card:
         """The card of vectors computed from these.
