@@ -49,7 +49,7 @@ class Subject:
     Attributes:
         model: a tiny random model.
         vectors: one vector per block, the last one planted so that it raises accuracy.
-        adapters: one rank-1 adapter per block.
+        adapters: one rank-1 adapter per block; None where a norm follows the MLP, or the MLP has no gate.
         sae: folder of a random autoencoder of the change that the vectors make at block 1.
         places: files of vectors at the other places of the last block.
         records: folder of training records.
@@ -69,10 +69,11 @@ def subject(family: str, folder: Path) -> Subject:
     last = model.n_layers - 1
     lower = toys.random(model, scale=6.0, layers=tuple(range(last)))
     vectors = (lower + toys.planted(model, scale=18.0, layers=(last,))).together()
+    adaptable = model.cfg.gated_mlp and not model.cfg.use_normalization_before_and_after
     return Subject(
         model=model,
         vectors=vectors,
-        adapters=toys.adapters(model) if model.cfg.gated_mlp else None,
+        adapters=toys.adapters(model) if adaptable else None,
         sae=str(saes.folder(folder / "sae", model, vectors)),
         places=tuple(_place(model, name, folder) for name in PLACES),
         records=str(_records(model, folder / "records")),
