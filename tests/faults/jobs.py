@@ -71,13 +71,13 @@ def make_place(folder: Path) -> Place:
     """Write them."""
     import torch
 
-    from interp.backend.embedded import EMBEDDED
+    from interp.backend.embedded import EMBEDDED, LAYOUT
     from tests.interp import tiny
     from tests.interp.test_embedded import plain_llama, write_gguf
     from vectors import Card, SteeringVectors
 
     cache = folder / "cache"
-    model = cache / "models" / f"{ALIAS}-{EMBEDDED[ALIAS].gguf_sha256[:12]}"
+    model = cache / "models" / f"{ALIAS}-{EMBEDDED[ALIAS].gguf_sha256[:12]}-{LAYOUT}"
     made: Any = tiny.model("llama", config={"max_position_embeddings": 2048})
     made.generation_config.eos_token_id = [2, *range(212, 260)]  # a fifth of all tokens, so that completions are short
     made.save_pretrained(model)
